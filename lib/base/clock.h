@@ -1,0 +1,35 @@
+/* Time: nanoseconds on CLOCK_MONOTONIC, and deadlines made from relative timeouts. */
+#ifndef PSYNE_BASE_CLOCK_H
+#define PSYNE_BASE_CLOCK_H
+#include <stdint.h>
+#include <time.h>
+
+#define CLOCK_FOREVER INT64_MAX /* a deadline that never comes */
+
+static inline int64_t clock_ns(void) {
+        struct timespec ts;
+
+        clock_gettime(CLOCK_MONOTONIC, &ts); /* cannot fail for this clock */
+        return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* timeout_ns < 0 waits for ever; sums that would overflow do too. */
+static inline int64_t clock_deadline_ns(int64_t timeout_ns) {
+        int64_t at;
+
+        if (timeout_ns < 0 || __builtin_add_overflow(clock_ns(), timeout_ns, &at))
+                return CLOCK_FOREVER;
+        return at;
+}
+
+/* One step of a spin: tells the core that this is a wait loop, so that a sibling thread gets its share. */
+static inline void cpu_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ __volatile__("isb" ::: "memory");
+#else
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+#endif
+}
+#endif
