@@ -1,0 +1,62 @@
+/* psyne/info.h: what a channel is, what was asked and obtained, and what happened on it so far. */
+#ifndef PSYNE_INFO_H
+#define PSYNE_INFO_H
+#include "psyne.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One wish and its outcome. Every fallback is a row: `why` says what stood in the way, `fix` the command that helps. */
+struct psyne_fact {
+        char what[16];    /* "pages", "wake", "numa", "barrier", "ring" */
+        char whose[16];   /* "lane 0", "consumer 3", "channel" */
+        char asked[24];
+        char obtained[24];
+        char why[96];     /* empty when obtained = asked */
+        char fix[64];
+};
+
+enum { PSYNE_FACTS_MAX = 64 };
+
+struct psyne_info {
+        size_t struct_size;       /* in: sizeof(struct psyne_info) */
+        char uri[160];            /* scheme and name, without options */
+        enum psyne_mode mode;
+        uint32_t record_align;
+        uint64_t ring_bytes;      /* per lane, as obtained */
+        uint64_t message_max;     /* largest payload in bytes */
+        uint32_t max_producers, max_consumers;
+        uint32_t producers, consumers; /* open and alive now */
+        uint32_t n_facts;
+        struct psyne_fact facts[PSYNE_FACTS_MAX];
+};
+
+/* Counted since the channel was made, over all producers and consumers. Each is one aligned word with one writer. */
+struct psyne_metrics {
+        size_t struct_size;       /* in: sizeof(struct psyne_metrics) */
+        uint64_t messages_sent;
+        uint64_t bytes_sent;
+        uint64_t messages_received; /* released; read before messages_sent, so never larger */
+        uint64_t bytes_received;
+        uint64_t send_blocks;     /* times a send had to wait for room */
+        uint64_t receive_blocks;  /* times a receive had to wait for a message */
+        uint64_t send_blocked_ns;
+        uint64_t receive_blocked_ns;
+        uint64_t wakes_sent;
+        uint64_t wakes_received;  /* waits that the kernel ended because of a wake */
+        uint64_t full_events;     /* claims that found no room */
+        uint64_t aborted;
+        uint64_t copied_sends;    /* psyne_send and psyne_sendv */
+        uint64_t redelivered;
+        uint64_t held;            /* taken and not released now */
+        uint64_t high_water_bytes;
+        uint64_t peer_deaths;
+        uint64_t backstop_hits;   /* a periodic look found what a wake should have told: must stay 0 */
+        uint64_t damaged_lanes;
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

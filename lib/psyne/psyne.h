@@ -1,0 +1,145 @@
+/*
+ * psyne.h: messages between threads and processes. The whole core on one page; psyne(7) tells the story.
+ *
+ * Every call returns 0 or a count on success, else -errno, and psyne_last_error() holds the sentence:
+ *   -EAGAIN no room / nothing there    -ETIME timeout passed           -EINTR a signal came, nothing was taken
+ *   -EPIPE no peer left, all drained (clears when one joins)           -ESHUTDOWN stopped (and, for DRAIN, drained)
+ *   -EMSGSIZE can never fit            -ENOSPC grow refused, contents kept   -ENOBUFS holds too many messages
+ *   -EBADMSG peer wrote nonsense: its lane is set aside                -EPROTO other layout version
+ *   -EMEDIUMTYPE mode, size or type differs (sentence says which)      -EBUSY role is taken, or in use by another thread
+ *   -EUSERS table is full              -ESTALE channel was made anew   -EOWNERDEAD handle came through fork()
+ *   -ENOTSUP explicit wish cannot be met                               -EACCES peer or directory is not allowed
+ *   -EINVAL misuse (second commit, other's message, unknown URI key)   -ENAMETOOLONG channel name
+ *
+ * Timeouts are nanoseconds from now on CLOCK_MONOTONIC; 0 never waits, negative waits for ever. A producer, a
+ * consumer and its messages belong to one thread at a time; [any] = any thread at any time; [sig] = also from a
+ * signal handler. No call is a cancellation point, prints, aborts or installs a handler.
+ */
+#ifndef PSYNE_H
+#define PSYNE_H
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default) /* the library is built with hidden visibility */
+
+#define PSYNE_VERSION "0.1.0"
+#define PSYNE_CACHELINE 128 /* words written by different sides are this far apart: the prefetcher fetches pairs of lines */
+
+enum { PSYNE_NOWAIT = 0, PSYNE_FOREVER = -1 };
+
+struct iovec;
+struct psyne_channel;
+struct psyne_consumer;
+struct psyne_endpoint;
+struct psyne_producer;
+
+enum psyne_mode { PSYNE_MODE_DEFAULT, PSYNE_SPSC, PSYNE_MPSC, PSYNE_SPMC, PSYNE_MPMC, PSYNE_BROADCAST }; /* SPSC */
+enum psyne_wait { PSYNE_WAIT_DEFAULT, PSYNE_WAIT_HYBRID, PSYNE_WAIT_SPIN, PSYNE_WAIT_BLOCK };            /* hybrid */
+enum psyne_stop { PSYNE_DRAIN, PSYNE_ABORT };
+enum psyne_try { PSYNE_TRY_DEFAULT, PSYNE_TRY, PSYNE_NEVER, PSYNE_REQUIRE }; /* REQUIRE fails instead of falling back */
+
+enum { /* psyne_opts.flags */
+        PSYNE_NO_THREAD = 1, /* no service thread for this channel: call psyne_poll() */
+};
+
+/* Option structs: zero = not asked (adopt what the channel has, or the default). struct_size = sizeof. NULL = ask
+ * nothing. Query keys of the URI say the same and win. */
+struct psyne_opts {
+        size_t struct_size;
+        size_t ring_bytes;                     /* per lane, rounded up to a power of two, default 2 MiB; below 2 MiB: 4K pages */
+        enum psyne_mode mode;
+        uint32_t record_align;                 /* 16 to 4096, power of two, default 64 */
+        uint32_t max_producers, max_consumers; /* default 8 and 8, at most 64 and 64 */
+        uint32_t type_id;                      /* 0 = messages of many types */
+        uint32_t flags;
+        size_t elem_bytes;
+        uint64_t type_hash;
+        enum psyne_try huge, numa, uring;      /* huge pages; data on the producer's node; io_uring waits and wakes */
+        uint32_t file_mode;                    /* of the control file, default 0600 */
+};
+#define PSYNE_OPTS(...)                                                                                                \
+        (&(struct psyne_opts){.struct_size = sizeof(struct psyne_opts), __VA_ARGS__}) /* C only */
+
+struct psyne_producer_opts {
+        size_t struct_size;
+        enum psyne_wait wait;
+        uint32_t flags;    /* none yet */
+        int64_t linger_ns; /* close: 0 = default (1 s without progress), negative = until drained, else this long without */
+};
+
+struct psyne_consumer_opts {
+        size_t struct_size;
+        enum psyne_wait wait;
+        uint32_t held_max; /* most messages held at once, default 16, at most 64 */
+};
+
+/* ---- channel ---------------------------------------------------------------------------------------------------- */
+int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_channel **ret);
+struct psyne_channel *psyne_close(struct psyne_channel *ch);
+int psyne_stop(struct psyne_channel *ch, enum psyne_stop how);  /* [any][sig] */
+int psyne_is_stopped(const struct psyne_channel *ch);           /* [any][sig] */
+int psyne_wait_peers(struct psyne_channel *ch, unsigned producers, unsigned consumers, int64_t timeout_ns); /* [any] */
+int psyne_poll(struct psyne_channel *ch, int64_t timeout_ns);   /* PSYNE_NO_THREAD only */
+const char *psyne_last_error(void);                             /* [any] */
+
+/* ---- messages --------------------------------------------------------------------------------------------------- */
+enum { /* psyne_msg.flags */
+        PSYNE_MSG_REDELIVERED = 1, /* handed out before, to a consumer that died before it released it */
+};
+
+/* A view into the ring, by value: no allocation. It ends at commit, abort, release or close of its endpoint. */
+struct psyne_msg {
+        void *data;     /* to write after a claim; read-only after a receive */
+        size_t len;     /* bytes; after a claim: set it to anything up to cap before the commit */
+        size_t cap;
+        uint32_t type;  /* set it before the commit */
+        uint32_t flags;
+        uint64_t lost;  /* messages missed just before this one (0: no lossy groups yet) */
+        uint64_t opaque[3];
+};
+
+/* ---- producer: one lane, never contends with another ------------------------------------------------------------ */
+int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_opts *opts, struct psyne_producer **ret);
+int64_t psyne_producer_close(struct psyne_producer *p);
+int psyne_claim(struct psyne_producer *p, size_t bytes, int64_t timeout_ns, struct psyne_msg *ret);
+int psyne_resize(struct psyne_producer *p, struct psyne_msg *m, size_t bytes);
+int psyne_commit(struct psyne_producer *p, struct psyne_msg *m);
+int psyne_commit_next(struct psyne_producer *p, struct psyne_msg *m, int64_t timeout_ns);
+int psyne_abort(struct psyne_producer *p, struct psyne_msg *m);
+int psyne_claim_n(struct psyne_producer *p, size_t bytes, unsigned n, int64_t timeout_ns, struct psyne_msg ret[]);
+int psyne_commit_n(struct psyne_producer *p, struct psyne_msg m[], unsigned n);
+int psyne_send(struct psyne_producer *p, uint32_t type, const void *data, size_t bytes, int64_t timeout_ns);
+int psyne_sendv(struct psyne_producer *p, uint32_t type, const struct iovec *v, int n, int64_t timeout_ns);
+int psyne_flush(struct psyne_producer *p, int64_t timeout_ns);
+
+/* ---- consumer: one member of one group -------------------------------------------------------------------------- */
+int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, struct psyne_consumer **ret);
+int psyne_consumer_close(struct psyne_consumer *c);
+int psyne_recv(struct psyne_consumer *c, struct psyne_msg *ret, int64_t timeout_ns);
+int psyne_recv_n(struct psyne_consumer *c, struct psyne_msg ret[], unsigned n, int64_t timeout_ns);
+int psyne_recv_copy(struct psyne_consumer *c, void *buf, size_t cap, uint32_t *type, int64_t timeout_ns);
+int psyne_release(struct psyne_consumer *c, struct psyne_msg *m);
+int psyne_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n);
+
+/* ---- waiting ---------------------------------------------------------------------------------------------------- */
+struct psyne_endpoint *psyne_producer_endpoint(struct psyne_producer *p);
+struct psyne_endpoint *psyne_consumer_endpoint(struct psyne_consumer *c);
+int psyne_set_wait(struct psyne_endpoint *e, enum psyne_wait wait); /* [any] takes effect at the next wait */
+
+/* ---- watching: struct contents in psyne/info.h ------------------------------------------------------------------- */
+struct psyne_info;
+struct psyne_metrics;
+int psyne_info(const struct psyne_channel *ch, struct psyne_info *ret);       /* [any] */
+int psyne_metrics(const struct psyne_channel *ch, struct psyne_metrics *ret); /* [any] */
+
+#include "inline.h" /* fast paths of claim, commit, recv and release; -DPSYNE_NO_INLINE for bindings */
+
+#pragma GCC visibility pop
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,458 @@
+/* See lane.h, and psyne/inline.h for the algorithm and the letters A to I. */
+#include "shm/lane.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/fault.h"
+
+/* ---- writing end ------------------------------------------------------------------------------------------------ */
+
+void lane_tx_init(struct lane_tx *t, const struct layout_view *v, uint32_t index, unsigned char *base,
+        uint64_t start) {
+        uint64_t ring = v->config.ring_bytes, align = v->config.record_align, most;
+
+        /* One cell stays free for the successor's word, so the largest record is a ring less a cell. */
+        most = ring - align - PSYNE_RECORD_HEADER;
+        if (most > UINT32_MAX - 2 * align)
+                most = UINT32_MAX - 2 * align; /* the stride is 32 bits */
+        *t = (struct lane_tx){
+                .hot = {
+                        .base = base,
+                        .mask = ring - 1,
+                        .head = start,
+                        .tail = start,
+                        .limit = start + ring,
+                        .frontier = start + align, /* fresh pages are zero; the rest is zero too, but cold */
+                        .align = align,
+                        .bytes_max = most,
+                        .line = &v->lanes[index].tx,
+                        .sleepers = &v->header->sleepers,
+                        .stop = &v->header->stop,
+                        .messages = v->lanes[index].tx.messages_sent, /* goes on over all owners of the index */
+                        .bytes = v->lanes[index].tx.bytes_sent,
+                        .token = (uint64_t)(uintptr_t)t | index,
+                },
+                .view = v,
+                .shared = &v->lanes[index],
+                .index = index,
+        };
+        __atomic_store_n(&t->hot.line->tail, start, __ATOMIC_RELAXED);
+}
+
+uint64_t lane_tx_free_position(const struct lane_tx *t, bool exact) {
+        uint64_t groups = __atomic_load_n(&t->view->header->groups_active, __ATOMIC_ACQUIRE);
+        uint64_t tail = t->hot.tail, ring = t->hot.mask + 1, behind = 0;
+
+        for (; groups; groups &= groups - 1) {
+                uint32_t g = (uint32_t)__builtin_ctzll(groups);
+                const struct layout_cursor *c;
+                uint64_t at;
+
+                if (g >= t->view->n_groups)
+                        break;
+                c = layout_cursor(t->view, g, t->index);
+                at = __atomic_load_n(exact ? &c->exact.released : &c->published, PSYNE_ORDER_A); /* A, pairs with D, E */
+                /* A position ahead of the tail or more than a ring behind is a damaged word: it must not make
+                 * room, so it counts as a full ring behind. */
+                if (tail - at > ring)
+                        behind = ring;
+                else if (tail - at > behind)
+                        behind = tail - at;
+        }
+        return tail - behind;
+}
+
+void lane_tx_refresh(struct lane_tx *t, bool exact) {
+        uint64_t ring = t->hot.mask + 1, free_position = lane_tx_free_position(t, exact);
+        uint64_t used = t->hot.tail - free_position;
+
+        if (used > t->hot.line->high_water)
+                __atomic_store_n(&t->hot.line->high_water, used, __ATOMIC_RELAXED);
+        /* Monotonic: a candidate behind the cached one (a reader that joined late, a damaged word) changes nothing. */
+        if (free_position + ring - t->hot.tail > t->hot.limit - t->hot.tail)
+                t->hot.limit = free_position + ring;
+}
+
+unsigned lane_tx_claim_n(struct lane_tx *t, size_t bytes, unsigned n, struct psyne_msg ret[]) {
+        unsigned i;
+
+        for (i = 0; i < n && psyne_lane_claim(&t->hot, bytes, &ret[i]); i++)
+                ;
+        return i;
+}
+
+/* Is @m a claim of this lane that is still open? */
+static bool claim_is_open(const struct lane_tx *t, const struct psyne_msg *m) {
+        uint64_t open = t->hot.head - t->hot.tail, start = m->opaque[0] - t->hot.tail, end = m->opaque[1] - t->hot.tail;
+
+        return m->opaque[2] == t->hot.token && start < end && end <= open &&
+                end - start >= t->hot.align && !((start | end) & (t->hot.align - 1));
+}
+
+/*
+ * Makes sure that the record [start, end) can be committed: the word at its end is zero and the frontier covers
+ * it. A newest claim that shrinks gives its cells back; they hold payload, so the frontier falls back with it.
+ */
+static uint64_t claim_settle(struct lane_tx *t, uint64_t start, uint64_t end, size_t bytes) {
+        struct psyne_hot_tx *h = &t->hot;
+        uint64_t new_end = end;
+
+        if (end == h->head)
+                new_end = start + psyne_lane_stride(bytes, h->align);
+        /* The payload may have been written through the mirror: the compiler must not move those stores past the clear. */
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        if (new_end != end) {
+                psyne_lane_clear(h, new_end);
+                h->frontier = new_end + h->align;
+                h->head = new_end;
+        } else if (h->frontier - h->tail < end - h->tail + h->align) {
+                psyne_lane_clear(h, end);
+                h->frontier = end + h->align;
+        }
+        return new_end;
+}
+
+/* Claims that were aborted while older ones stood become padding as soon as they are the oldest. */
+static void aborted_flush(struct lane_tx *t) {
+        for (unsigned i = 0; i < t->n_aborted;) {
+                struct lane_span *s = &t->aborted[i];
+
+                if (s->start != t->hot.tail) {
+                        i++;
+                        continue;
+                }
+                (void)claim_settle(t, s->start, s->end, (size_t)(s->end - s->start - PSYNE_RECORD_HEADER));
+                psyne_lane_publish(&t->hot, s->start, s->end, 0, PSYNE_RECORD_PAD);
+                t->hot.tail = s->end;
+                psyne_lane_count(&t->hot, 0, 0);
+                *s = t->aborted[--t->n_aborted];
+                i = 0;
+        }
+}
+
+int lane_tx_commit(struct lane_tx *t, struct psyne_msg *m) {
+        uint64_t start = m->opaque[0], end = m->opaque[1];
+
+        if (!claim_is_open(t, m))
+                return error_set(-EINVAL, "commit of a message that is not an open claim of this producer");
+        if (start != t->hot.tail)
+                return error_set(-EINVAL, "messages commit in the order in which they were claimed");
+        if (m->len > end - start - PSYNE_RECORD_HEADER)
+                return error_set(-EINVAL, "message length %zu exceeds the claim's %llu bytes", m->len,
+                        (unsigned long long)(end - start - PSYNE_RECORD_HEADER));
+        end = claim_settle(t, start, end, m->len);
+        FAULT_POINT("commit.before");
+        psyne_lane_publish(&t->hot, start, end, m->len, m->type);
+        FAULT_POINT("commit.after");
+        t->hot.tail = end;
+        psyne_lane_count(&t->hot, 1, m->len);
+        m->opaque[2] = 0;
+        if (t->n_aborted)
+                aborted_flush(t);
+        return 0;
+}
+
+int lane_tx_commit_n(struct lane_tx *t, struct psyne_msg m[], unsigned n) {
+        struct psyne_hot_tx *h = &t->hot;
+        uint64_t bytes = 0, end;
+
+        for (unsigned i = 0; i < n; i++) {
+                if (m[i].opaque[0] != (i ? m[i - 1].opaque[1] : h->tail) || !claim_is_open(t, &m[i]))
+                        return error_set(-EINVAL, "message %u is not the next open claim of this producer", i);
+                if (m[i].len > m[i].opaque[1] - m[i].opaque[0] - PSYNE_RECORD_HEADER)
+                        return error_set(-EINVAL, "length of message %u exceeds its claim", i);
+                bytes += m[i].len;
+        }
+        if (n == 0)
+                return 0;
+        /* The word behind the last is clear; words go last to second, plainly; the first one's release shows all. */
+        end = claim_settle(t, m[n - 1].opaque[0], m[n - 1].opaque[1], m[n - 1].len);
+        for (unsigned i = n - 1; i > 0; i--) {
+                struct psyne_record *r = psyne_lane_record(h->base, m[i].opaque[0], h->mask);
+
+                r->bytes = (uint32_t)m[i].len;
+                r->kind = m[i].type;
+                __atomic_store_n(&r->commit,
+                        (uint32_t)((i == n - 1 ? end : m[i].opaque[1]) - m[i].opaque[0]), __ATOMIC_RELAXED);
+        }
+        FAULT_POINT("commit_n.before");
+        psyne_lane_publish(h, m[0].opaque[0], n == 1 ? end : m[0].opaque[1], m[0].len, m[0].type);
+        FAULT_POINT("commit_n.after");
+        h->tail = end;
+        psyne_lane_count(h, n, bytes);
+        for (unsigned i = 0; i < n; i++)
+                m[i].opaque[2] = 0;
+        if (t->n_aborted)
+                aborted_flush(t);
+        return (int)n;
+}
+
+int lane_tx_abort(struct lane_tx *t, struct psyne_msg *m) {
+        struct psyne_hot_tx *h = &t->hot;
+        uint64_t start = m->opaque[0], end = m->opaque[1];
+
+        if (!claim_is_open(t, m))
+                return error_set(-EINVAL, "abort of a message that is not an open claim of this producer");
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        if (end == h->head) {
+                /* Its cells hold payload now: take back the promise for all but the word at its start. */
+                h->head = start;
+                if (h->frontier - h->tail > start + h->align - h->tail)
+                        h->frontier = start + h->align;
+        } else {
+                if (t->n_aborted == LANE_ABORTED_MAX)
+                        return error_set(-ENOBUFS, "%u aborted claims wait for older ones", LANE_ABORTED_MAX);
+                t->aborted[t->n_aborted++] = (struct lane_span){start, end};
+                aborted_flush(t);
+        }
+        m->opaque[2] = 0;
+        /* An older aborted claim may be the newest now. */
+        for (unsigned i = 0; i < t->n_aborted;) {
+                if (t->aborted[i].end != h->head) {
+                        i++;
+                        continue;
+                }
+                h->head = t->aborted[i].start;
+                if (h->frontier - h->tail > h->head + h->align - h->tail)
+                        h->frontier = h->head + h->align;
+                t->aborted[i] = t->aborted[--t->n_aborted];
+                i = 0;
+        }
+        return 0;
+}
+
+int lane_tx_resize(struct lane_tx *t, struct psyne_msg *m, size_t bytes) {
+        struct psyne_hot_tx *h = &t->hot;
+        uint64_t stride;
+
+        if (!claim_is_open(t, m))
+                return error_set(-EINVAL, "resize of a message that is not an open claim of this producer");
+        if (bytes <= m->opaque[1] - m->opaque[0] - PSYNE_RECORD_HEADER) {
+                m->len = bytes;
+                return 0;
+        }
+        if (bytes > h->bytes_max)
+                return error_set(-EMSGSIZE, "%zu bytes can never fit, the largest message is %llu", bytes,
+                        (unsigned long long)h->bytes_max);
+        if (m->opaque[1] != h->head)
+                return error_set(-ENOSPC, "only the newest claim can grow past its %zu bytes", m->cap);
+        stride = psyne_lane_stride(bytes, h->align);
+        if (m->opaque[0] + stride + h->align - h->tail > h->limit - h->tail)
+                lane_tx_refresh(t, true);
+        if (m->opaque[0] + stride + h->align - h->tail > h->limit - h->tail)
+                return error_set(-ENOSPC, "no room to grow to %zu bytes yet", bytes);
+        h->head = m->opaque[1] = m->opaque[0] + stride;
+        m->cap = stride - PSYNE_RECORD_HEADER;
+        m->len = bytes;
+        return 0;
+}
+
+void lane_tx_abort_all(struct lane_tx *t) {
+        t->n_aborted = 0;
+        t->hot.head = t->hot.tail;
+        if (t->hot.frontier - t->hot.tail > t->hot.align)
+                t->hot.frontier = t->hot.tail + t->hot.align;
+}
+
+/* ---- reading end ------------------------------------------------------------------------------------------------ */
+
+int lane_rx_init(struct lane_rx *x, const struct layout_view *v, uint32_t group, uint32_t index,
+        const unsigned char *base, uint64_t ring_bytes, uint32_t held_max) {
+        struct layout_cursor *c = layout_cursor(v, group, index);
+        uint64_t released = __atomic_load_n(&c->exact.released, __ATOMIC_ACQUIRE);
+        uint64_t taken = __atomic_load_n(&c->exact.taken, __ATOMIC_ACQUIRE);
+        uint64_t align = v->config.record_align;
+
+        if (taken - released > ring_bytes || ((taken | released) & (align - 1)))
+                return error_set(-EBADMSG, "the group's place in lane %u is damaged", index);
+        *x = (struct lane_rx){
+                .hot = {
+                        .base = base,
+                        .mask = ring_bytes - 1,
+                        .taken = released,
+                        .released = released,
+                        .published = __atomic_load_n(&c->published, __ATOMIC_RELAXED), /* this end is its only writer */
+                        .lazy = ring_bytes / 8,
+                        .stride_max = ring_bytes - align,
+                        .align_mask = align - 1,
+                        .line = &c->exact,
+                        .waiters = &v->header->waiters,
+                        .messages = c->exact.messages_received,
+                        .bytes = c->exact.bytes_received,
+                        .token = (uint64_t)(uintptr_t)x | index,
+                        .held_max = taken == released ? held_max : 0,
+                },
+                .cursor = c,
+                .held_max = held_max,
+                .redeliver = taken,
+                .redelivering = taken != released,
+        };
+        return 0;
+}
+
+/* One header, loaded once and checked. 1, 0 = nothing, -EBADMSG. */
+static int record_look(const struct lane_rx *x, uint64_t position, uint64_t *stride, uint64_t *bytes, uint64_t *kind) {
+        const struct psyne_record *r = (const void *)(x->hot.base + (position & x->hot.mask));
+
+        *stride = __atomic_load_n(&r->commit, PSYNE_ORDER_C); /* C, pairs with B */
+        if (!*stride)
+                return 0;
+        *bytes = __atomic_load_n(&r->bytes, __ATOMIC_RELAXED);
+        *kind = __atomic_load_n(&r->kind, __ATOMIC_RELAXED);
+        if ((*stride & x->hot.align_mask) || *stride > x->hot.stride_max || *bytes > *stride - PSYNE_RECORD_HEADER ||
+                (*kind >> 32 && *kind >> 32 != PSYNE_RECORD_PAD >> 32))
+                return -EBADMSG;
+        return 1;
+}
+
+static void rx_store_released(struct lane_rx *x) {
+        __atomic_store_n(&x->hot.line->released, x->hot.released, PSYNE_ORDER_D); /* D, pairs with A */
+}
+
+int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret) {
+        struct psyne_hot_rx *h = &x->hot;
+        uint64_t stride, bytes, kind;
+        int r;
+
+        for (;;) {
+                r = record_look(x, h->taken, &stride, &bytes, &kind);
+                if (r == -EBADMSG)
+                        return error_set(-EBADMSG, "the producer wrote a damaged record header");
+                if (r == 0) {
+                        /* Nothing held and only padding in between: all of it is released. */
+                        if (!h->held && h->released != h->taken) {
+                                h->released = h->taken;
+                                rx_store_released(x);
+                        }
+                        return 0;
+                }
+                if (!(kind >> 32))
+                        break;
+                h->taken += stride;
+                if (!h->held)
+                        h->released = h->taken;
+                if (!x->redelivering || h->taken - x->redeliver <= h->mask)
+                        __atomic_store_n(&h->line->taken, h->taken, __ATOMIC_RELEASE);
+                if (!h->held)
+                        rx_store_released(x);
+        }
+        if (h->held >= x->held_max)
+                return error_set(-ENOBUFS, "%u messages are held, the limit of this consumer", h->held);
+
+        *ret = (struct psyne_msg){
+                .data = (void *)(uintptr_t)(h->base + (h->taken & h->mask) + PSYNE_RECORD_HEADER),
+                .len = bytes,
+                .cap = stride - PSYNE_RECORD_HEADER,
+                .type = (uint32_t)kind,
+                .opaque = {h->taken, h->taken + stride, h->token},
+        };
+        /* Below redeliver the exact `taken` must stay where the dead one left it, or a second death would forget. */
+        if (x->redelivering && x->redeliver - h->taken - 1 < h->mask + 1)
+                ret->flags = PSYNE_MSG_REDELIVERED;
+        h->taken += stride;
+        h->held++;
+        if (x->redelivering && h->taken - x->redeliver <= h->mask) { /* all of them are out again */
+                x->redelivering = false;
+                h->held_max = x->held_max;
+        }
+        if (!x->redelivering)
+                __atomic_store_n(&h->line->taken, h->taken, __ATOMIC_RELEASE);
+        return 1;
+}
+
+unsigned lane_rx_take_n(struct lane_rx *x, struct psyne_msg ret[], unsigned n) {
+        unsigned i;
+
+        for (i = 0; i < n && psyne_lane_recv(&x->hot, &ret[i]); i++)
+                ;
+        return i;
+}
+
+/* Padding at the released position goes with what was before it. */
+static void release_padding(struct lane_rx *x) {
+        uint64_t stride, bytes, kind;
+
+        while (x->hot.released != x->hot.taken && record_look(x, x->hot.released, &stride, &bytes, &kind) == 1 &&
+                kind >> 32 && stride <= x->hot.taken - x->hot.released)
+                x->hot.released += stride;
+}
+
+int lane_rx_release(struct lane_rx *x, struct psyne_msg *m) {
+        struct psyne_hot_rx *h = &x->hot;
+        uint64_t start = m->opaque[0], end = m->opaque[1];
+
+        if (m->opaque[2] != h->token || start - h->released >= h->taken - h->released ||
+                end - h->released > h->taken - h->released || start >= end || !h->held)
+                return error_set(-EINVAL, "release of a message that this consumer does not hold");
+        for (unsigned i = 0; i < h->scattered; i++)
+                if (x->scattered[i].start == start)
+                        return error_set(-EINVAL, "message released twice");
+
+        release_padding(x);
+        if (start == h->released)
+                h->released = end;
+        else
+                x->scattered[h->scattered++] = (struct lane_span){start, end};
+        /* Whatever was released earlier out of order and is contiguous now goes along. */
+        for (unsigned i = 0; i < h->scattered;) {
+                release_padding(x);
+                if (x->scattered[i].start != h->released) {
+                        i++;
+                        continue;
+                }
+                h->released = x->scattered[i].end;
+                x->scattered[i] = x->scattered[--h->scattered];
+                i = 0;
+        }
+        h->held--;
+        h->messages++;
+        h->bytes += m->len;
+        __atomic_store_n(&h->line->messages_received, h->messages, __ATOMIC_RELAXED);
+        __atomic_store_n(&h->line->bytes_received, h->bytes, __ATOMIC_RELAXED);
+        rx_store_released(x);
+        m->opaque[2] = 0;
+        return 0;
+}
+
+int lane_rx_release_n(struct lane_rx *x, struct psyne_msg m[], unsigned n) {
+        struct psyne_hot_rx *h = &x->hot;
+        uint64_t at = h->released, bytes = 0;
+        unsigned i;
+        int r;
+
+        /* A whole batch in order is one store. */
+        for (i = 0; i < n && m[i].opaque[0] == at && m[i].opaque[2] == h->token; i++) {
+                at = m[i].opaque[1];
+                bytes += m[i].len;
+                m[i].opaque[2] = 0;
+        }
+        if (i && !h->scattered && i <= h->held) {
+                h->held -= i;
+                h->released = at;
+                h->messages += i;
+                h->bytes += bytes;
+                __atomic_store_n(&h->line->messages_received, h->messages, __ATOMIC_RELAXED);
+                __atomic_store_n(&h->line->bytes_received, h->bytes, __ATOMIC_RELAXED);
+                rx_store_released(x);
+        } else {
+                for (unsigned k = 0; k < i; k++)
+                        m[k].opaque[2] = h->token;
+                i = 0;
+        }
+        for (; i < n; i++) {
+                r = lane_rx_release(x, &m[i]);
+                if (r < 0)
+                        return i ? (int)i : r;
+        }
+        return (int)n;
+}
+
+bool lane_rx_publish(struct lane_rx *x) {
+        if (x->hot.published == x->hot.released)
+                return false;
+        x->hot.published = x->hot.released;
+        __atomic_store_n(&x->cursor->published, x->hot.published, PSYNE_ORDER_E); /* E, pairs with A */
+        return true;
+}

@@ -1,0 +1,83 @@
+/*
+ * The lane: the parts of the algorithm in psyne/inline.h that are not on the fast path. Nothing here blocks, and
+ * nothing here knows processes: a lane_tx is the writing end, a lane_rx the reading end of an exclusive group.
+ * Handles begin with them, aligned to LANE_HANDLE_ALIGN: the low bits of a handle's address carry the lane's index in
+ * the token that marks its messages.
+ */
+#ifndef PSYNE_SHM_LANE_H
+#define PSYNE_SHM_LANE_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shm/layout.h"
+#include "shm/segment.h"
+
+#define LANE_HELD_MAX 64u    /* most messages a reader may hold at once */
+#define LANE_HANDLE_ALIGN 128u
+#define LANE_ABORTED_MAX 16u /* aborted claims that still have older ones in front of them */
+
+struct lane_span {
+        uint64_t start, end;
+};
+
+struct lane_tx {
+        struct psyne_hot_tx hot; /* first: the inline calls cast the handle to it */
+        const struct layout_view *view;
+        struct layout_lane *shared;
+        uint32_t index;
+        uint32_t n_aborted;
+        struct lane_span aborted[LANE_ABORTED_MAX];
+};
+
+struct lane_rx {
+        struct psyne_hot_rx hot; /* first */
+        struct layout_cursor *cursor;
+        uint32_t held_max;       /* hot.held_max when nothing is to be redelivered */
+        uint64_t redeliver;      /* records that start before it were handed out before a death */
+        bool redelivering;
+        struct lane_span scattered[LANE_HELD_MAX]; /* released out of order, hot.scattered of them */
+};
+
+/* ---- writing end ---- */
+
+/* A fresh ring (all zero) whose first record will start at @start, a multiple of the view's alignment. */
+void lane_tx_init(struct lane_tx *t, const struct layout_view *v, uint32_t index, unsigned char *base, uint64_t start);
+
+/*
+ * Recomputes the free position: from the lazy copies, or from the exact positions when @exact. Every reason to say
+ * "full" must have looked at the exact ones. The limit only rises; a position that cannot be is ignored.
+ */
+void lane_tx_refresh(struct lane_tx *t, bool exact);
+
+/* The slowest position of all groups, exact. Equal to the tail: drained. */
+uint64_t lane_tx_free_position(const struct lane_tx *t, bool exact);
+
+/* Up to @n claims of @bytes each as far as the cached limit allows. Returns how many. */
+unsigned lane_tx_claim_n(struct lane_tx *t, size_t bytes, unsigned n, struct psyne_msg ret[]);
+
+int lane_tx_commit(struct lane_tx *t, struct psyne_msg *m);               /* 0, -EINVAL */
+int lane_tx_commit_n(struct lane_tx *t, struct psyne_msg m[], unsigned n); /* n, -EINVAL: nothing was committed */
+int lane_tx_abort(struct lane_tx *t, struct psyne_msg *m);                /* 0, -EINVAL, -ENOBUFS */
+int lane_tx_resize(struct lane_tx *t, struct psyne_msg *m, size_t bytes); /* 0, -EINVAL, -EMSGSIZE, -ENOSPC */
+
+/* Gives back every claim. */
+void lane_tx_abort_all(struct lane_tx *t);
+
+/* ---- reading end ---- */
+
+/* Starts where the group stands in that lane; [released, taken) had been handed out before and comes flagged.
+ * -EBADMSG: the group's cursor is not a position of this lane. */
+int lane_rx_init(struct lane_rx *x, const struct layout_view *v, uint32_t group, uint32_t index,
+        const unsigned char *base, uint64_t ring_bytes, uint32_t held_max);
+
+/* The long way to take a record: walks over aborted ones, flags redelivered ones. 1, 0 = nothing there, -ENOBUFS,
+ * -EBADMSG = the header is nonsense. */
+int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret);
+unsigned lane_rx_take_n(struct lane_rx *x, struct psyne_msg ret[], unsigned n); /* fast ones only; 0 = use lane_rx_take */
+
+int lane_rx_release(struct lane_rx *x, struct psyne_msg *m); /* 0, -EINVAL */
+int lane_rx_release_n(struct lane_rx *x, struct psyne_msg m[], unsigned n); /* how many before the first bad one, or -EINVAL */
+
+/* E: brings the lazy copy up to date. True when it moved. */
+bool lane_rx_publish(struct lane_rx *x);
+#endif
