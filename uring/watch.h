@@ -1,0 +1,33 @@
+/*
+ * Many fds, one sleeper: what a service thread sleeps in. Any thread may add, remove and wake; one thread waits.
+ *
+ * All fds lie in one epoll fd, and where io_uring is to be had the thread sleeps in its own ring, by a poll of that
+ * epoll fd. No watched fd ever has a request of its own in the ring, because a process killed with a request armed on
+ * a socket hangs up on its peers late: the kernel takes the ring apart first.
+ */
+#ifndef PSYNE_URING_WATCH_H
+#define PSYNE_URING_WATCH_H
+#include <stdint.h>
+
+struct watch;
+
+struct watch_event {
+        void *cookie;
+        uint32_t events; /* EPOLLIN etc. */
+};
+
+int watch_new(struct watch **ret);
+struct watch *watch_free(struct watch *w);
+
+/* any thread */
+int watch_add(struct watch *w, int fd, uint32_t events, void *cookie);
+int watch_remove(struct watch *w, int fd);
+int watch_wake(struct watch *w); /* and any signal handler */
+const char *watch_engine(const struct watch *w);
+
+/* the one that sleeps */
+int watch_wait(struct watch *w, struct watch_event *ret, unsigned n, int64_t deadline_ns);
+
+/* fork */
+void watch_after_fork_child(struct watch *w);
+#endif
