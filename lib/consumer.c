@@ -1,0 +1,569 @@
+/*
+ * The consumer: which lane it stands in, and what it does when it finds nothing there.
+ *
+ * It reads one lane at a time through the hot struct at its head; lanes of earlier producers are finished before later
+ * ones are touched. A lane that is finished while the caller still holds messages of it is parked, so that those
+ * can be released at any time.
+ */
+#include "lib/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define HELD_DEFAULT 16u
+#define BACKSTOP_NS 30000000000ll /* a lone reader: it has one waker, whose death wakes it too */
+#define FENCE_NAP_NS 1000000ll    /* between looks until every peer knows that we cannot call membarrier */
+#define RUN_BEFORE_BACKOFF 4u     /* messages taken in a row: a stream, not a conversation */
+#define BACKOFF_PAUSES 24u        /* let the producer get some way ahead again; benchmarks/README.md has the curve */
+
+/* What a consumer without a lane reads: nothing, for ever. */
+static const _Alignas(64) struct psyne_record nothing;
+static struct psyne_line_rx no_line;
+
+static void rx_none(struct psyne_consumer *c) {
+        c->lane = -1;
+        c->rx.hot = (struct psyne_hot_rx){
+                .base = (const unsigned char *)&nothing,
+                .released = UINT64_MAX,
+                .published = UINT64_MAX,
+                .lazy = UINT64_MAX,
+                .line = &no_line,
+                .waiters = &c->channel->view.header->waiters,
+                .token = UINT64_MAX,
+                .held_max = c->held_max,
+                .fence = __atomic_load_n(&c->channel->fence, __ATOMIC_RELAXED),
+        };
+}
+
+static int consumer_enter(struct psyne_consumer *c) {
+        if (c->channel->forked)
+                return error_set(-EOWNERDEAD, "this consumer came through fork(); it belongs to the parent");
+        if (__atomic_exchange_n(&c->busy, 1, __ATOMIC_ACQUIRE))
+                return error_set(-EBUSY, "another thread is using this consumer");
+        return 0;
+}
+
+static void consumer_leave(struct psyne_consumer *c) {
+        __atomic_store_n(&c->busy, 0, __ATOMIC_RELEASE);
+}
+
+void consumer_after_fork_child(struct psyne_consumer *c) {
+        static const uint64_t no_waiters;
+
+        rx_none(c);
+        c->rx.hot.waiters = &no_waiters;
+}
+
+static void count(uint64_t *counter, uint64_t n) {
+        __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED); /* one writer */
+}
+
+/*
+ * Opens the channel's receiving end for the calling thread. It starts where the group stands: what a predecessor
+ * had taken and not released comes first, flagged PSYNE_MSG_REDELIVERED. Never waits for a producer. The handle
+ * belongs to one thread at a time and keeps the channel alive.
+ *
+ * -EBUSY: the group takes one consumer and it lives (stopped is alive); -EUSERS; -ESHUTDOWN: stopped with
+ * PSYNE_ABORT; -EINVAL: bad options.
+ */
+int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, struct psyne_consumer **ret) {
+        struct psyne_consumer *c;
+        uint32_t held_max = opts && opts->held_max ? opts->held_max : HELD_DEFAULT, index;
+        const char *why, *fix;
+        void *memory = NULL;
+        int r;
+
+        if (!ch || !ret || (opts && opts->struct_size != sizeof(*opts)))
+                return error_set(-EINVAL, "psyne_consumer_open: channel, result or struct_size is missing");
+        error_clear();
+        r = channel_check(ch);
+        if (r < 0)
+                return r;
+        if (held_max > LANE_HELD_MAX || (opts && opts->wait > PSYNE_WAIT_BLOCK))
+                return error_set(-EINVAL, "psyne_consumer_open: held_max is at most %u, wait one of enum psyne_wait",
+                        LANE_HELD_MAX);
+        if (channel_stop_state(ch) == 2)
+                return error_set(-ESHUTDOWN, "%s is stopped", ch->uri);
+
+        r = -posix_memalign(&memory, LANE_HANDLE_ALIGN, sizeof(*c));
+        if (r < 0)
+                return error_set(r, "no memory for a consumer");
+        c = memset(memory, 0, sizeof(*c));
+        c->parked = calloc(ch->view.n_lanes, sizeof(*c->parked)); /* now: a receive allocates nothing */
+        if (!c->parked) {
+                free(c);
+                return error_set(-ENOMEM, "no memory for a consumer");
+        }
+        r = park_prepare();
+        if (r == 0)
+                r = membership_take_member(ch, 0, &index);
+        if (r < 0) {
+                free(c->parked);
+                free(c);
+                return error_default(r, "opening a consumer: %s", strerror(-r));
+        }
+        c->channel = channel_ref(ch);
+        c->index = index;
+        c->group = 0;
+        c->held_max = held_max;
+        c->shared = &ch->view.members[index];
+        c->endpoint.wait = opts && opts->wait ? opts->wait : ch->wait;
+        rx_none(c);
+
+        c->shared->held_max = held_max;
+        c->shared->thread = (uint32_t)syscall(SYS_gettid);
+        c->shared->joined_ns = (uint64_t)clock_ns();
+        c->shared->engine = park_probe(&why, &fix);
+        layout_fact_set(&ch->view, LAYOUT_SCOPE_MEMBER, index, "wake", "io_uring",
+                c->shared->engine == PARK_URING ? "io_uring" : "futex(2)", why, fix);
+        pthread_mutex_lock(&ch->lock);
+        c->next = ch->consumers;
+        ch->consumers = c;
+        pthread_mutex_unlock(&ch->lock);
+        FAULT_POINT("consumer.joining");
+        __atomic_store_n(&c->shared->state, LAYOUT_ACTIVE, __ATOMIC_RELEASE);
+        __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
+        membership_changed(ch);
+        FAULT_POINT("consumer.active");
+        *ret = c;
+        return 0;
+}
+
+/* A lane's records are all released: its index may be used again. */
+static void finish_lane(struct psyne_consumer *c, uint32_t lane, uint32_t generation) {
+        struct psyne_channel *ch = c->channel;
+
+        membership_retire_lane(ch, lane, generation);
+        pthread_mutex_lock(&ch->lock);
+        if (ch->lanes[lane].readers)
+                ch->lanes[lane].readers--;
+        membership_prune_lanes(ch);
+        pthread_mutex_unlock(&ch->lock);
+}
+
+static void leave_lane(struct psyne_consumer *c) {
+        uint32_t lane = (uint32_t)c->lane;
+
+        (void)lane_rx_publish(&c->rx);
+        wake_producers(c);
+        if (c->rx.hot.held) {
+                c->parked[lane] = c->rx;
+                c->parked_set |= 1ull << lane;
+                rx_none(c);
+        } else {
+                rx_none(c);
+                finish_lane(c, lane, c->lane_generation);
+        }
+}
+
+enum next_lane { LANE_NONE, LANE_PENDING, LANE_FOUND };
+
+/* The oldest lane that is not finished. One that is not mapped here yet is waited for: order comes first. */
+static enum next_lane next_lane(struct psyne_consumer *c) {
+        struct psyne_channel *ch = c->channel;
+        const struct layout_view *v = &ch->view;
+        uint64_t best_order = UINT64_MAX;
+        int32_t best = -1;
+        uint32_t generation, state;
+        int r;
+
+        for (uint32_t i = 0; i < v->n_lanes; i++) {
+                struct layout_lane *l = &v->lanes[i];
+
+                state = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
+                if ((state != LAYOUT_ACTIVE && state != LAYOUT_CLOSED && state != LAYOUT_DEAD) ||
+                        ((c->parked_set | c->set_aside) & (1ull << i)))
+                        continue;
+                if (l->order < best_order) {
+                        best_order = l->order;
+                        best = (int32_t)i;
+                }
+        }
+        if (best < 0)
+                return LANE_NONE;
+        c->had_producer = true;
+
+        state = __atomic_load_n(&v->lanes[best].state, __ATOMIC_ACQUIRE);
+        generation = __atomic_load_n(&v->lanes[best].generation, __ATOMIC_ACQUIRE);
+        pthread_mutex_lock(&ch->lock);
+        if (!ch->lanes[best].segment.base || ch->lanes[best].generation != generation) {
+                struct layout_cursor *cursor = layout_cursor(v, c->group, (uint32_t)best);
+                uint64_t tail = __atomic_load_n(&v->lanes[best].tx.tail, __ATOMIC_ACQUIRE);
+
+                pthread_mutex_unlock(&ch->lock);
+                if (state == LAYOUT_ACTIVE)
+                        return LANE_PENDING;
+                /* Its producer left: either nothing is in it, or its ring reaches us from a process that has it, or
+                 * it is gone with the last of those. */
+                if (tail != __atomic_load_n(&cursor->exact.released, __ATOMIC_ACQUIRE)) {
+                        if (!service_lane_lost(ch, (uint32_t)best, generation))
+                                return LANE_PENDING;
+                        __atomic_store_n(&cursor->lost,
+                                v->lanes[best].tx.messages_sent - cursor->exact.messages_received, __ATOMIC_RELAXED);
+                }
+                finish_lane(c, (uint32_t)best, generation);
+                return LANE_PENDING; /* look again */
+        }
+        ch->lanes[best].readers++;
+        r = lane_rx_init(&c->rx, v, c->group, (uint32_t)best, ch->lanes[best].segment.base,
+                ch->lanes[best].segment.bytes, c->held_max);
+        pthread_mutex_unlock(&ch->lock);
+        if (r < 0) {
+                rx_none(c);
+                c->set_aside |= 1ull << best;
+                return LANE_PENDING;
+        }
+        c->rx.hot.fence = __atomic_load_n(&ch->fence, __ATOMIC_RELAXED);
+        c->lane = best;
+        c->lane_generation = generation;
+        return LANE_FOUND;
+}
+
+/* A header that cannot be: nothing behind it can be believed. The producer is told by the lane's state. */
+static int set_aside(struct psyne_consumer *c) {
+        uint32_t active = LAYOUT_ACTIVE;
+        uint32_t lane = (uint32_t)c->lane;
+
+        c->set_aside |= 1ull << lane;
+        count(&c->shared->damaged, 1);
+        __atomic_compare_exchange_n(&c->channel->view.lanes[lane].state, &active, LAYOUT_DAMAGED, false,
+                __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+        if (c->rx.hot.held) {
+                c->parked[lane] = c->rx;
+                c->parked_set |= 1ull << lane;
+        }
+        rx_none(c);
+        wake_everyone(c->channel);
+        return -EBADMSG;
+}
+
+/* One full look. 0 = *ret is a message; -EAGAIN nothing; -EPIPE, -ESHUTDOWN, -EBADMSG, -ENOBUFS. */
+static int consumer_look(struct psyne_consumer *c, struct psyne_msg *ret) {
+        struct psyne_channel *ch = c->channel;
+        const struct layout_view *v = &ch->view;
+        enum next_lane next = LANE_FOUND;
+        uint32_t stop = channel_stop_state(ch);
+        uint64_t active;
+
+        for (;;) {
+                uint32_t state = LAYOUT_ACTIVE, generation = 0;
+                int r;
+
+                active = __atomic_load_n(&v->header->producers_active, __ATOMIC_ACQUIRE);
+                if (c->lane >= 0) {
+                        /* Before the look: a producer that is seen gone has nothing more to say after it. */
+                        state = __atomic_load_n(&v->lanes[c->lane].state, __ATOMIC_ACQUIRE);
+                        generation = __atomic_load_n(&v->lanes[c->lane].generation, __ATOMIC_ACQUIRE);
+                        r = lane_rx_take(&c->rx, ret);
+                        if (r == 1) {
+                                if (ret->flags & PSYNE_MSG_REDELIVERED)
+                                        count(&c->shared->redelivered, 1);
+                                return 0;
+                        }
+                        if (r == -EBADMSG)
+                                return set_aside(c);
+                        if (r < 0)
+                                return r;
+                        if (state == LAYOUT_ACTIVE && generation == c->lane_generation)
+                                break;
+                        FAULT_POINT("consumer.lane.finished");
+                        leave_lane(c);
+                }
+                next = next_lane(c);
+                if (next != LANE_FOUND)
+                        break;
+        }
+
+        /* Idle: bring what producers poll up to date, or one that needs all the room would never see it. */
+        if (c->lane >= 0) {
+                (void)lane_rx_publish(&c->rx);
+                wake_producers(c);
+        }
+        if (stop)
+                return error_set(-ESHUTDOWN, "%s is stopped", ch->uri);
+        if (next == LANE_NONE && !active && c->had_producer)
+                return error_set(-EPIPE, "no producer is left on %s, and all it sent was received", ch->uri);
+        return -EAGAIN;
+}
+
+/* Polls. 0 = *ret is a message, -EAGAIN = an event came, or it no longer pays. */
+static int spin_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event, struct psyne_msg *ret) {
+        uint32_t polls = 0;
+
+        for (;;) {
+                if (psyne_lane_recv(&c->rx.hot, ret))
+                        return 0;
+                cpu_pause();
+                if (++polls % 16 == 0 && __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE) != event)
+                        return -EAGAIN;
+                if (polls % 64 == 0 && (w->deadline_ns != CLOCK_FOREVER || w->spin_until_ns != CLOCK_FOREVER)) {
+                        int64_t now = clock_ns();
+
+                        if (now >= w->spin_until_ns || now >= w->deadline_ns)
+                                return -EAGAIN;
+                }
+        }
+}
+
+/* G. 0 = look again; 1 = look again, and if there is something, no wake told us; -EINTR. */
+static int sleep_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event) {
+        struct layout_header *h = c->channel->view.header;
+        struct layout_member *m = c->shared;
+        const struct psyne_record *record = (const void *)(c->rx.hot.base + (c->rx.hot.taken & c->rx.hot.mask));
+        uint64_t bit = 1ull << c->index;
+        int64_t now = clock_ns(), until = now + BACKSTOP_NS;
+        bool backstop = until < w->deadline_ns;
+        int r = 0;
+
+        if (!backstop)
+                until = w->deadline_ns;
+        /* We fence because we may not call membarrier; a producer that has not heard of it yet does not. */
+        if (!process_has_membarrier() && service_handshaking(c->channel) && now + FENCE_NAP_NS < until) {
+                until = now + FENCE_NAP_NS;
+                backstop = false;
+        }
+        __atomic_store_n(&m->sleeping_since_ns, (uint64_t)now, __ATOMIC_RELAXED);
+        __atomic_store_n(&m->sleep_generation, m->sleep_generation + 1, __ATOMIC_RELEASE);
+        __atomic_fetch_or(&h->sleepers, bit, __ATOMIC_SEQ_CST); /* G */
+        FAULT_POINT("consumer.asleep");
+        wake_barrier_heavy(c->channel);
+        if (!__atomic_load_n(&record->commit, PSYNE_ORDER_C)) {
+                r = park_wait(&m->event, event, until);
+                if (r == 0 && __atomic_load_n(&m->event, __ATOMIC_RELAXED) != event)
+                        count(&m->wakes_received, 1);
+        }
+        __atomic_fetch_and(&h->sleepers, ~bit, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&m->sleeping_since_ns, 0, __ATOMIC_RELAXED);
+        if (r == -ETIME)
+                return backstop && __atomic_load_n(&m->event, __ATOMIC_ACQUIRE) == event;
+        return r == -EINTR ? r : 0;
+}
+
+static int recv_locked(struct psyne_consumer *c, struct psyne_msg *ret, int64_t timeout_ns) {
+        struct waiter w;
+        bool waiting = false, backstop = false, stream;
+        int r;
+
+        stream = c->rx.hot.messages + c->rx.hot.held - c->hits >= RUN_BEFORE_BACKOFF;
+        for (;;) {
+                uint32_t event = __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE); /* before every look */
+
+                r = consumer_look(c, ret);
+                if (r == 0 && backstop)
+                        count(&c->shared->backstop_hits, 1);
+                if (r != -EAGAIN || timeout_ns == PSYNE_NOWAIT)
+                        break;
+                backstop = false;
+                if (!waiting) {
+                        waiting = true;
+                        /* A reader that runs right behind its producer takes a line from it for every message. Let
+                         * it get ahead: then whole runs are taken for the price of one. */
+                        if (stream)
+                                for (unsigned i = 0; i < BACKOFF_PAUSES; i++)
+                                        cpu_pause();
+                        if (psyne_lane_recv(&c->rx.hot, ret)) {
+                                r = 0;
+                                break;
+                        }
+                        waiter_init(&w, &c->endpoint, timeout_ns);
+                        count(&c->shared->receive_blocks, 1);
+                }
+                if (w.spin_until_ns > w.started_ns && spin_recv(c, &w, event, ret) == 0) {
+                        r = 0;
+                        break;
+                }
+                if (__atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE) != event)
+                        continue;
+                if (clock_ns() >= w.deadline_ns) {
+                        r = consumer_look(c, ret);
+                        if (r == -EAGAIN)
+                                r = error_set(-ETIME, "no message in time");
+                        break;
+                }
+                if (w.wait == PSYNE_WAIT_SPIN)
+                        continue;
+                r = sleep_recv(c, &w, event);
+                if (r < 0) {
+                        error_set(r, "interrupted by a signal, nothing was taken");
+                        break;
+                }
+                backstop = r == 1;
+                w.spin_until_ns = 0; /* it pays once per wait */
+        }
+        if (waiting)
+                count(&c->shared->receive_blocked_ns, (uint64_t)(clock_ns() - w.started_ns));
+        c->hits = (uint32_t)(c->rx.hot.messages + c->rx.hot.held);
+        return r;
+}
+
+int psyne_recv_slow(struct psyne_consumer *c, struct psyne_msg *ret, int64_t timeout_ns) {
+        int r;
+
+        if (!c || !ret)
+                return error_set(-EINVAL, "psyne_recv: no consumer or no message");
+        error_clear();
+        r = consumer_enter(c);
+        if (r < 0)
+                return r;
+        r = recv_locked(c, ret, timeout_ns);
+        consumer_leave(c);
+        if (r == -EAGAIN)
+                error_set(r, "nothing there");
+        return r;
+}
+
+int psyne_release_slow(struct psyne_consumer *c, struct psyne_msg *m) {
+        struct lane_rx *x;
+        uint32_t lane;
+        int r;
+
+        if (!c || !m)
+                return error_set(-EINVAL, "psyne_release: no consumer or no message");
+        r = consumer_enter(c);
+        if (r < 0)
+                return r;
+        lane = (uint32_t)(m->opaque[2] & (LANE_HANDLE_ALIGN - 1));
+        if (lane < c->channel->view.n_lanes && c->parked_set & (1ull << lane)) {
+                x = &c->parked[lane];
+                r = lane_rx_release(x, m);
+                if (r == 0)
+                        (void)lane_rx_publish(x);
+                if (r == 0 && !x->hot.held) {
+                        c->parked_set &= ~(1ull << lane);
+                        finish_lane(c, lane, c->channel->view.lanes[lane].generation);
+                }
+        } else {
+                r = lane_rx_release(&c->rx, m);
+                if (r == 0 && (c->rx.hot.released - c->rx.hot.published >= c->rx.hot.lazy ||
+                                      psyne_lane_sleepers(c->rx.hot.waiters, c->rx.hot.fence)))
+                        psyne_publish_released(c);
+        }
+        consumer_leave(c);
+        return r;
+}
+
+/*
+ * Takes up to @n messages that are there, waiting only while there is none. Returns how many, at least 1; errors as
+ * psyne_recv(). All must be released, in any order.
+ */
+int psyne_recv_n(struct psyne_consumer *c, struct psyne_msg ret[], unsigned n, int64_t timeout_ns) {
+        unsigned got;
+        int r;
+
+        if (!c || !ret || n == 0 || n > INT32_MAX)
+                return error_set(-EINVAL, "psyne_recv_n: no consumer, no messages or a count out of range");
+        got = lane_rx_take_n(&c->rx, ret, n);
+        if (got)
+                return (int)got;
+        r = psyne_recv_slow(c, &ret[0], timeout_ns);
+        if (r < 0)
+                return r;
+        return 1 + (int)lane_rx_take_n(&c->rx, &ret[1], n - 1);
+}
+
+/* Releases @n messages; those given in the order of their receipt cost one store together. Returns how many were
+ * released; -EINVAL: the first is not held by this consumer. */
+int psyne_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) {
+        unsigned i = 0;
+        int r;
+
+        if (!c || (!m && n) || n > INT32_MAX)
+                return error_set(-EINVAL, "psyne_release_n: no consumer, no messages or a count out of range");
+        if (n && m[0].opaque[2] == c->rx.hot.token && !c->channel->forked) {
+                r = lane_rx_release_n(&c->rx, m, n);
+                if (r > 0)
+                        i = (unsigned)r;
+                if (c->rx.hot.released - c->rx.hot.published >= c->rx.hot.lazy ||
+                        psyne_lane_sleepers(c->rx.hot.waiters, c->rx.hot.fence))
+                        psyne_publish_released(c);
+        }
+        for (; i < n; i++) {
+                r = psyne_release_slow(c, &m[i]);
+                if (r < 0)
+                        return i ? (int)i : r;
+        }
+        return (int)n;
+}
+
+/*
+ * Receives one message into the caller's memory and releases it: for a producer that is not trusted to leave a
+ * message alone while it is read. Returns its length in bytes. -EMSGSIZE: it is longer than @cap; it was not consumed.
+ */
+int psyne_recv_copy(struct psyne_consumer *c, void *buf, size_t cap, uint32_t *type, int64_t timeout_ns) {
+        struct psyne_msg m;
+        int r;
+
+        if (!c || (!buf && cap))
+                return error_set(-EINVAL, "psyne_recv_copy: no consumer or no memory");
+        r = psyne_recv_inline(c, &m, timeout_ns);
+        if (r < 0)
+                return r;
+        if (m.len > cap || m.len > INT32_MAX) {
+                struct psyne_hot_rx *h = &c->rx.hot;
+
+                /* Not consumed: as if it had not been taken. It is the newest taken, so this is one step back. */
+                h->taken = m.opaque[0];
+                h->held--;
+                __atomic_store_n(&h->line->taken, h->taken, __ATOMIC_RELEASE);
+                return error_set(-EMSGSIZE, "the message has %zu bytes, the memory given %zu", m.len, cap);
+        }
+        if (m.len)
+                memcpy(buf, m.data, m.len);
+        if (type)
+                *type = m.type;
+        r = (int)m.len;
+        count(&c->shared->copied, 1);
+        (void)psyne_release_inline(c, &m);
+        return r;
+}
+
+/* Closes. What is still held goes back to the group: the next consumer gets it again, flagged. -EBUSY: another thread
+ * waits in it; the handle stays. */
+int psyne_consumer_close(struct psyne_consumer *c) {
+        struct psyne_channel *ch;
+        int r;
+
+        if (!c)
+                return 0;
+        ch = c->channel;
+        if (!ch->forked) {
+                r = consumer_enter(c);
+                if (r < 0)
+                        return r;
+                pthread_mutex_lock(&ch->lock);
+                for (struct psyne_consumer **at = &ch->consumers; *at; at = &(*at)->next)
+                        if (*at == c) {
+                                *at = c->next;
+                                break;
+                        }
+                for (uint32_t i = 0; i < ch->view.n_lanes; i++)
+                        if (((int32_t)i == c->lane || c->parked_set & (1ull << i)) && ch->lanes[i].readers)
+                                ch->lanes[i].readers--;
+                pthread_mutex_unlock(&ch->lock);
+                if (c->lane >= 0)
+                        psyne_publish_released(c);
+                FAULT_POINT("consumer.closing");
+                membership_leave_member(ch, c->index);
+                __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
+                membership_changed(ch);
+        }
+        free(c->parked);
+        free(c);
+        channel_unref(ch);
+        return 0;
+}
+
+struct psyne_endpoint *psyne_consumer_endpoint(struct psyne_consumer *c) {
+        return c ? &c->endpoint : NULL;
+}
+
+/* [any thread] Changes how an endpoint waits, from its next wait on. -EINVAL. */
+int psyne_set_wait(struct psyne_endpoint *e, enum psyne_wait wait) {
+        if (!e || wait > PSYNE_WAIT_BLOCK)
+                return error_set(-EINVAL, "psyne_set_wait: no endpoint or unknown strategy");
+        __atomic_store_n(&e->wait, wait == PSYNE_WAIT_DEFAULT ? PSYNE_WAIT_HYBRID : wait, __ATOMIC_RELAXED);
+        return 0;
+}

@@ -1,0 +1,168 @@
+/*
+ * What the files of lib/ share: the channel of one process, and its two kinds of handles.
+ *
+ * Locks, outermost first: the process's registry (process.c), a channel's `lock`. Hot calls take none. What the
+ * service thread does to a handle that another thread is using is limited to atomic words named here.
+ */
+#ifndef PSYNE_INTERNAL_H
+#define PSYNE_INTERNAL_H
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fault.h"
+#include "lib/entry.h"
+#include "lib/uri.h"
+#include "psyne/info.h"
+#include "psyne/psyne.h"
+#include "shm/lane.h"
+#include "shm/layout.h"
+#include "shm/segment.h"
+#include "uring/park.h"
+
+struct service;
+
+/* A lane's ring as this process has it mapped. */
+struct channel_lane {
+        struct segment segment;   /* SEGMENT_NULL = not mapped here */
+        uint32_t generation;      /* of the lane index, when it was mapped */
+        unsigned readers;         /* consumers of this process that stand in it */
+        bool owned;               /* a producer handle of this process writes it */
+};
+
+struct psyne_channel {
+        struct psyne_channel *next; /* registry */
+        unsigned references;        /* registry lock */
+        pthread_mutex_t lock;
+        bool forked;                /* we are a child that inherited it */
+        enum uri_scheme scheme;
+        char name[URI_NAME_MAX + 1];
+        char uri[160];
+        uint32_t flags;             /* psyne_opts.flags */
+        enum psyne_wait wait;       /* default of its endpoints */
+        int64_t linger_ns;
+        enum psyne_try huge, numa, uring;
+
+        struct layout_view view;
+        void *map;
+        size_t map_bytes;
+        struct entry entry;         /* ipc */
+        int dirfd;                  /* ipc */
+        uint32_t slot;              /* our peer slot */
+        uint32_t fence;             /* no membarrier: ours, or a peer's. Atomic, set once */
+
+        struct channel_lane lanes[LAYOUT_PRODUCERS_MAX]; /* lock */
+        uint32_t lanes_version;     /* atomic: bumped when lanes[] gained something */
+        struct psyne_producer *producers; /* lock: lists, for deaths, fences and fork */
+        struct psyne_consumer *consumers;
+
+        struct service *service;    /* ipc: who accepts and watches for us */
+        void *service_state;
+};
+
+struct psyne_endpoint {
+        bool is_producer;
+        uint32_t wait;              /* enum psyne_wait, atomic */
+};
+
+/* One waker's memory of whom it woke: at most one wake per sleeper and sleep (wake.c). */
+struct wake_memory {
+        uint32_t woken[LAYOUT_CONSUMERS_MAX];
+};
+
+struct psyne_producer {
+        struct lane_tx tx;          /* first */
+        struct psyne_channel *channel;
+        struct psyne_producer *next;
+        struct psyne_endpoint endpoint;
+        int64_t linger_ns;
+        uint32_t busy;              /* atomic: a thread is inside a slow call */
+        bool had_reader;            /* a consumer was there at some time */
+        struct wake_memory memory;
+};
+
+struct psyne_consumer {
+        struct lane_rx rx;          /* first: the lane it is reading, or none (rx_none()) */
+        struct psyne_channel *channel;
+        struct psyne_consumer *next;
+        struct psyne_endpoint endpoint;
+        struct layout_member *shared;
+        uint32_t index;             /* member */
+        uint32_t group;
+        int32_t lane;               /* in rx; -1 = none */
+        uint32_t lane_generation;
+        uint32_t lanes_seen;        /* of channel->lanes_version */
+        uint64_t generation_seen;   /* of lanes_generation */
+        uint64_t set_aside;         /* damaged lanes, bit per index */
+        uint64_t parked_set;        /* lanes left with messages still held */
+        struct lane_rx *parked;     /* [n_lanes] */
+        uint32_t held_max;
+        uint32_t busy;
+        bool had_producer;
+        uint32_t hits;              /* records taken since it last found nothing */
+        struct wake_memory memory;
+};
+
+/* process.c: the registry of this process's channels, and what fork() does to them. */
+int process_init(void);                                 /* idempotent: atfork handlers, membarrier registration */
+bool process_has_membarrier(void);
+void process_lock(void);
+void process_unlock(void);
+struct psyne_channel *process_find(const char *name);   /* memory:// only; lock held */
+void process_add(struct psyne_channel *ch);
+void process_remove(struct psyne_channel *ch);
+unsigned process_cpus(void);                            /* usable by this thread */
+
+/* channel.c */
+struct psyne_channel *channel_ref(struct psyne_channel *ch);
+struct psyne_channel *channel_unref(struct psyne_channel *ch);
+int channel_check(const struct psyne_channel *ch);      /* -EOWNERDEAD after fork, else 0 */
+uint32_t channel_stop_state(const struct psyne_channel *ch); /* 0, 1 drain, 2 abort */
+static inline void channel_lockp(pthread_mutex_t **m) {
+        if (*m)
+                pthread_mutex_unlock(*m);
+}
+
+/* membership.c: who is in, who left, who died. */
+bool membership_alive(const struct psyne_channel *ch, uint32_t slot, uint32_t generation);
+void membership_died(struct psyne_channel *ch, uint32_t slot, uint32_t generation);
+void membership_changed(struct psyne_channel *ch);      /* bump generations, wake everyone who may care */
+int membership_take_lane(struct psyne_channel *ch, uint32_t *ret);
+void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation);
+int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *ret);
+void membership_leave_member(struct psyne_channel *ch, uint32_t member);
+bool membership_group_has_members(const struct psyne_channel *ch);
+void membership_prune_lanes(struct psyne_channel *ch);  /* unmap what nobody needs any more; lock held */
+
+/* wake.c: edges F to I of psyne/inline.h; and the barrier. */
+bool wake_barrier_expedited(void);                      /* every CPU that runs a participant; false where refused */
+void wake_barrier_heavy(const struct psyne_channel *ch);
+void wake_everyone(struct psyne_channel *ch);           /* async-signal-safe */
+void wake_local(struct psyne_channel *ch);              /* this process's endpoints */
+void wake_producers(struct psyne_consumer *c);
+enum wait_phase { WAIT_SPIN_ON, WAIT_SLEEP };
+struct waiter {
+        int64_t deadline_ns;
+        int64_t spin_until_ns;
+        int64_t started_ns;
+        enum psyne_wait wait;
+        uint32_t polls;
+};
+void waiter_init(struct waiter *w, const struct psyne_endpoint *e, int64_t timeout_ns);
+
+/* service.c (ipc) */
+int service_join(struct psyne_channel *ch);
+void service_leave(struct psyne_channel *ch);
+void service_announce_lane(struct psyne_channel *ch, uint32_t lane);
+bool service_handshaking(const struct psyne_channel *ch); /* a peer has not answered our hello yet */
+bool service_lane_lost(struct psyne_channel *ch, uint32_t lane, uint32_t generation);
+int service_poll(struct psyne_channel *ch, int64_t timeout_ns);
+void service_after_fork_child(struct psyne_channel *ch);
+
+/* producer.c, consumer.c */
+void producer_after_fork_child(struct psyne_producer *p);
+void consumer_after_fork_child(struct psyne_consumer *c);
+#endif

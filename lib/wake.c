@@ -1,0 +1,138 @@
+/*
+ * Waking, and the barrier that makes it cheap (edges F to I in psyne/inline.h).
+ *
+ * Every waiter has an event word of its own. It reads the word, sets its bit in the channel-wide bitmap, runs the
+ * heavy barrier, looks again, and sleeps on the word. Only the sleeper writes its bit and its sleep generation; a
+ * waker remembers privately which generation of whom it has woken, so it bumps and wakes once per sleep, whatever
+ * other wakers did or failed to do: one that is stopped or killed halfway swallows nobody else's wake.
+ *
+ * Everything rarer than a message (a join, a stop, a death) bumps every event word, asleep or not: whoever read its
+ * word before it looked cannot fall asleep over it.
+ */
+#include "lib/internal.h"
+
+#include <limits.h>
+#include <linux/membarrier.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* About what a sleep and a wake cost on the machines this was measured on: spinning longer than that wastes more
+ * than it saves, spinning shorter pays for the sleep anyway. */
+#define HYBRID_SPIN_NS 20000
+
+bool wake_barrier_expedited(void) {
+        return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
+}
+
+void wake_barrier_heavy(const struct psyne_channel *ch) {
+        if (!__atomic_load_n(&ch->fence, __ATOMIC_RELAXED) && wake_barrier_expedited())
+                return;
+        __atomic_thread_fence(__ATOMIC_SEQ_CST); /* both sides fence: pairs with psyne_lane_sleepers() */
+}
+
+void psyne_wake_consumers(struct psyne_producer *p) {
+        const struct layout_view *v = &p->channel->view;
+        uint64_t sleepers = __atomic_load_n(&v->header->sleepers, __ATOMIC_ACQUIRE), sent = 0, elided = 0;
+
+        if (p->channel->forked)
+                return;
+        for (; sleepers; sleepers &= sleepers - 1) {
+                uint32_t i = (uint32_t)__builtin_ctzll(sleepers), generation;
+                struct layout_member *m;
+
+                if (i >= v->n_members)
+                        break;
+                m = &v->members[i];
+                generation = __atomic_load_n(&m->sleep_generation, __ATOMIC_ACQUIRE);
+                if (p->memory.woken[i] == generation) {
+                        elided++;
+                        continue;
+                }
+                p->memory.woken[i] = generation;
+                FAULT_POINT("wake.before");
+                __atomic_fetch_add(&m->event, 1, __ATOMIC_RELEASE);
+                FAULT_POINT("wake.between");
+                (void)park_wake(&m->event, 1);
+                sent++;
+        }
+        if (sent)
+                __atomic_store_n(&p->tx.shared->wakes_sent, p->tx.shared->wakes_sent + sent, __ATOMIC_RELAXED);
+        if (elided)
+                __atomic_store_n(&p->tx.shared->wakes_elided, p->tx.shared->wakes_elided + elided, __ATOMIC_RELAXED);
+}
+
+/* A producer sleeps for a free position: it is woken when this reader's own released position has reached it. */
+void wake_producers(struct psyne_consumer *c) {
+        const struct layout_view *v = &c->channel->view;
+        uint64_t waiters = __atomic_load_n(&v->header->waiters, __ATOMIC_ACQUIRE);
+
+        for (; waiters; waiters &= waiters - 1) {
+                uint32_t i = (uint32_t)__builtin_ctzll(waiters), generation;
+                struct layout_lane *l;
+                uint64_t wanted, released;
+
+                if (i >= v->n_lanes)
+                        break;
+                l = &v->lanes[i];
+                generation = __atomic_load_n(&l->sleep_generation, __ATOMIC_ACQUIRE);
+                wanted = __atomic_load_n(&l->wanted, __ATOMIC_ACQUIRE);
+                released = __atomic_load_n(&layout_cursor(v, c->group, i)->exact.released, __ATOMIC_RELAXED);
+                if ((int64_t)(released - wanted) < 0 || c->memory.woken[i] == generation)
+                        continue;
+                c->memory.woken[i] = generation;
+                __atomic_fetch_add(&l->event, 1, __ATOMIC_RELEASE);
+                (void)park_wake(&l->event, 1);
+                __atomic_store_n(&c->shared->wakes_sent, c->shared->wakes_sent + 1, __ATOMIC_RELAXED);
+        }
+}
+
+void psyne_publish_released(struct psyne_consumer *c) {
+        if (c->channel->forked)
+                return;
+        (void)lane_rx_publish(&c->rx);
+        wake_producers(c);
+}
+
+void wake_everyone(struct psyne_channel *ch) {
+        const struct layout_view *v = &ch->view;
+
+        for (uint32_t i = 0; i < v->n_members; i++)
+                if (__atomic_load_n(&v->members[i].state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE) {
+                        __atomic_fetch_add(&v->members[i].event, 1, __ATOMIC_RELEASE);
+                        (void)park_wake_signal_safe(&v->members[i].event, INT_MAX);
+                }
+        for (uint32_t i = 0; i < v->n_lanes; i++)
+                if (__atomic_load_n(&v->lanes[i].state, __ATOMIC_ACQUIRE) != LAYOUT_FREE) {
+                        __atomic_fetch_add(&v->lanes[i].event, 1, __ATOMIC_RELEASE);
+                        (void)park_wake_signal_safe(&v->lanes[i].event, INT_MAX);
+                }
+        __atomic_fetch_add(&v->header->peers_event, 1, __ATOMIC_RELEASE);
+        (void)park_wake_signal_safe(&v->header->peers_event, INT_MAX);
+}
+
+void wake_local(struct psyne_channel *ch) {
+        pthread_mutex_lock(&ch->lock);
+        for (struct psyne_consumer *c = ch->consumers; c; c = c->next) {
+                __atomic_fetch_add(&c->shared->event, 1, __ATOMIC_RELEASE);
+                (void)park_wake_signal_safe(&c->shared->event, INT_MAX);
+        }
+        for (struct psyne_producer *p = ch->producers; p; p = p->next) {
+                __atomic_fetch_add(&p->tx.shared->event, 1, __ATOMIC_RELEASE);
+                (void)park_wake_signal_safe(&p->tx.shared->event, INT_MAX);
+        }
+        pthread_mutex_unlock(&ch->lock);
+}
+
+void waiter_init(struct waiter *w, const struct psyne_endpoint *e, int64_t timeout_ns) {
+        int64_t now = clock_ns();
+
+        *w = (struct waiter){
+                .started_ns = now,
+                .deadline_ns = clock_deadline_ns(timeout_ns),
+                .wait = (enum psyne_wait)__atomic_load_n(&e->wait, __ATOMIC_RELAXED),
+        };
+        if (w->wait == PSYNE_WAIT_SPIN)
+                w->spin_until_ns = CLOCK_FOREVER;
+        else if (w->wait == PSYNE_WAIT_HYBRID && process_cpus() > 1)
+                w->spin_until_ns = now + HYBRID_SPIN_NS;
+}
