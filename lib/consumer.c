@@ -168,12 +168,14 @@ static enum next_lane next_lane(struct psyne_consumer *c) {
         uint64_t best_order = UINT64_MAX;
         int32_t best = -1;
         uint32_t generation, state;
+        bool joining = false;
         int r;
 
         for (uint32_t i = 0; i < v->n_lanes; i++) {
                 struct layout_lane *l = &v->lanes[i];
 
                 state = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
+                joining |= state == LAYOUT_JOINING;
                 if ((state != LAYOUT_ACTIVE && state != LAYOUT_CLOSED && state != LAYOUT_DEAD) ||
                         ((c->parked_set | c->set_aside) & (1ull << i)))
                         continue;
@@ -183,7 +185,7 @@ static enum next_lane next_lane(struct psyne_consumer *c) {
                 }
         }
         if (best < 0)
-                return LANE_NONE;
+                return joining ? LANE_PENDING : LANE_NONE;
         c->had_producer = true;
 
         state = __atomic_load_n(&v->lanes[best].state, __ATOMIC_ACQUIRE);
@@ -246,13 +248,11 @@ static int consumer_look(struct psyne_consumer *c, struct psyne_msg *ret) {
         const struct layout_view *v = &ch->view;
         enum next_lane next = LANE_FOUND;
         uint32_t stop = channel_stop_state(ch);
-        uint64_t active;
 
         for (;;) {
                 uint32_t state = LAYOUT_ACTIVE, generation = 0;
                 int r;
 
-                active = __atomic_load_n(&v->header->producers_active, __ATOMIC_ACQUIRE);
                 if (c->lane >= 0) {
                         /* Before the look: a producer that is seen gone has nothing more to say after it. */
                         state = __atomic_load_n(&v->lanes[c->lane].state, __ATOMIC_ACQUIRE);
@@ -284,7 +284,7 @@ static int consumer_look(struct psyne_consumer *c, struct psyne_msg *ret) {
         }
         if (stop)
                 return error_set(-ESHUTDOWN, "%s is stopped", ch->uri);
-        if (next == LANE_NONE && !active && c->had_producer)
+        if (next == LANE_NONE && c->had_producer)
                 return error_set(-EPIPE, "no producer is left on %s, and all it sent was received", ch->uri);
         return -EAGAIN;
 }

@@ -451,6 +451,7 @@ void entry_after_fork_child(struct entry *e) {
         e->fd = -1;
         if (!e->map)
                 return;
-        if (mmap(e->map, e->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
+        if (mmap(e->map, e->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) ==
+                MAP_FAILED)
                 mprotect(e->map, e->size, PROT_NONE); /* out of maps: then at least untouchable */
 }

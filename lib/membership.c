@@ -1,7 +1,11 @@
 /*
  * Who is in a channel. Liveness is the kernel's word (entry.h); the tables in the control pages only say who was
- * where. Every change of state that two survivors might make at once is a compare-and-swap, so a death is cleared up
- * once, and a death during the clearing up is cleared up by the next.
+ * where. A row's state and its owner's slot change together, by one compare-and-swap, so a row that was being taken
+ * when its taker died can still be told from one that is in use.
+ *
+ * Survivors of a death only mark it. What the dead one left in shared bitmaps is cleared by whoever takes the row
+ * next, and is read as "is the row's owner alive" until then: two survivors that clear up at different speeds
+ * would otherwise clear what a successor has set meanwhile.
  *
  * A lane's life: FREE > JOINING (its producer prepares it) > ACTIVE > CLOSED (producer left) or DEAD (found dead) >
  * FREE again, once the group has taken and released everything. Its positions go on from its highest, so a stale
@@ -29,25 +33,28 @@ void membership_changed(struct psyne_channel *ch) {
         wake_everyone(ch);
 }
 
-static bool change_state(uint32_t *state, uint32_t from, uint32_t to) {
-        return __atomic_compare_exchange_n(state, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+static uint64_t row_word(uint32_t state, uint32_t owner) {
+        return state | (uint64_t)owner << 32;
 }
 
-void membership_leave_member(struct psyne_channel *ch, uint32_t i) {
-        const struct layout_view *v = &ch->view;
-        struct layout_member *m = &v->members[i];
-        uint32_t group = m->group;
+/* @row is a lane's or member's first word: {state, owner}. Changes the state if row still is {from, owner}. */
+static bool row_change(void *row, uint32_t from, uint32_t owner, uint32_t to, uint32_t new_owner) {
+        uint64_t *word = row, old = row_word(from, owner);
 
-        __atomic_fetch_and(&v->header->sleepers, ~(1ull << i), __ATOMIC_SEQ_CST);
-        if (group < v->n_groups)
-                __atomic_fetch_and(&v->groups[group].members, ~(1ull << i), __ATOMIC_ACQ_REL);
-        layout_fact_clear(v, LAYOUT_SCOPE_MEMBER, i);
-        __atomic_store_n(&m->state, LAYOUT_FREE, __ATOMIC_RELEASE);
+        return __atomic_compare_exchange_n(word, &old, row_word(to, new_owner), false, __ATOMIC_ACQ_REL,
+                __ATOMIC_ACQUIRE);
+}
+
+static uint32_t row_state(const void *row, uint32_t *owner) {
+        uint64_t word = __atomic_load_n((const uint64_t *)row, __ATOMIC_ACQUIRE);
+
+        *owner = (uint32_t)(word >> 32);
+        return (uint32_t)word;
 }
 
 void membership_died(struct psyne_channel *ch, uint32_t slot, uint32_t generation) {
         const struct layout_view *v = &ch->view;
-        bool mine = false;
+        uint32_t owner, state;
 
         if (slot >= v->n_peers || __atomic_load_n(&v->peers[slot].generation, __ATOMIC_ACQUIRE) != generation)
                 return;
@@ -55,91 +62,98 @@ void membership_died(struct psyne_channel *ch, uint32_t slot, uint32_t generatio
         for (uint32_t i = 0; i < v->n_lanes; i++) {
                 struct layout_lane *l = &v->lanes[i];
 
-                if (l->owner != slot || l->owner_generation != generation)
+                state = row_state(l, &owner);
+                if (owner != slot)
                         continue;
-                /* What it had committed stays readable; what it had not, never was. */
-                if (change_state(&l->state, LAYOUT_ACTIVE, LAYOUT_DEAD))
-                        mine = true;
-                else if (change_state(&l->state, LAYOUT_JOINING, LAYOUT_FREE))
-                        mine = true;
-                else
-                        continue;
-                __atomic_fetch_and(&v->header->producers_active, ~(1ull << i), __ATOMIC_SEQ_CST);
-                __atomic_fetch_and(&v->header->waiters, ~(1ull << i), __ATOMIC_SEQ_CST);
+                /* What it had committed stays readable; what it had not, never was. A row still being taken may not
+                 * say whose generation it is, but the slot's present owner is the dead one. */
+                if (state == LAYOUT_JOINING)
+                        (void)row_change(l, LAYOUT_JOINING, slot, LAYOUT_FREE, slot);
+                else if (state == LAYOUT_ACTIVE && l->owner_generation == generation)
+                        (void)row_change(l, LAYOUT_ACTIVE, slot, LAYOUT_DEAD, slot);
+                else if (state == LAYOUT_DAMAGED && l->owner_generation == generation)
+                        (void)row_change(l, LAYOUT_DAMAGED, slot, LAYOUT_FREE, slot);
         }
         FAULT_POINT("died.between");
         for (uint32_t i = 0; i < v->n_members; i++) {
                 struct layout_member *m = &v->members[i];
 
-                if (m->owner != slot || m->owner_generation != generation)
+                state = row_state(m, &owner);
+                if (owner != slot)
                         continue;
-                if (change_state(&m->state, LAYOUT_ACTIVE, LAYOUT_DEAD) ||
-                        change_state(&m->state, LAYOUT_JOINING, LAYOUT_DEAD)) {
-                        mine = true;
-                        membership_leave_member(ch, i);
-                } else if (__atomic_load_n(&m->state, __ATOMIC_ACQUIRE) == LAYOUT_DEAD)
-                        membership_leave_member(ch, i); /* whoever began to clear it up may have died meanwhile */
+                if (state == LAYOUT_JOINING || (state == LAYOUT_ACTIVE && m->owner_generation == generation))
+                        (void)row_change(m, state, slot, LAYOUT_DEAD, slot);
         }
-        if (change_state(&v->peers[slot].state, LAYOUT_ACTIVE, LAYOUT_DEAD)) {
-                mine = true;
+        state = LAYOUT_ACTIVE;
+        if (__atomic_compare_exchange_n(&v->peers[slot].state, &state, LAYOUT_DEAD, false, __ATOMIC_ACQ_REL,
+                    __ATOMIC_ACQUIRE))
                 __atomic_fetch_add(&v->header->deaths, 1, __ATOMIC_RELAXED);
-        }
-        if (mine)
-                membership_changed(ch);
-        else
-                wake_everyone(ch); /* another survivor may have died between clearing up and waking */
+        membership_changed(ch); /* every survivor says so: the first may have died before it could */
 }
 
-/* Modes with one producer claim the word as a whole: whoever finds it taken asks whether the taker lives. */
+/* ---- producers --------------------------------------------------------------------------------------------------- */
+
+/* Does bit @i of producers_active stand for somebody? Ours, not set yet, and those of the dead do not. */
+static bool producer_counts(struct psyne_channel *ch, uint32_t i, uint32_t mine) {
+        const struct layout_view *v = &ch->view;
+        uint32_t owner, state = row_state(&v->lanes[i], &owner);
+
+        if (i == mine || (state != LAYOUT_ACTIVE && state != LAYOUT_JOINING && state != LAYOUT_DAMAGED))
+                return false;
+        if (state == LAYOUT_JOINING)
+                return owner < v->n_peers && membership_alive(ch, owner, v->peers[owner].generation);
+        return membership_alive(ch, owner, v->lanes[i].owner_generation);
+}
+
+/* Modes with one producer claim the word as a whole. */
 static int claim_producer_bit(struct psyne_channel *ch, uint32_t lane) {
         const struct layout_view *v = &ch->view;
-        uint64_t *word = &v->header->producers_active, old;
-        bool single = v->config.mode == PSYNE_SPSC || v->config.mode == PSYNE_SPMC;
+        uint64_t *word = &v->header->producers_active, old = __atomic_load_n(word, __ATOMIC_ACQUIRE);
 
-        if (!single) {
-                old = __atomic_fetch_or(word, 1ull << lane, __ATOMIC_SEQ_CST);
-                (void)old;
+        if (v->config.mode != PSYNE_SPSC && v->config.mode != PSYNE_SPMC) {
+                __atomic_fetch_or(word, 1ull << lane, __ATOMIC_SEQ_CST);
                 return 0;
         }
-        for (;;) {
-                uint64_t none = 0;
+        do {
+                for (uint32_t i = 0; i < v->n_lanes; i++)
+                        if (old & (1ull << i) && producer_counts(ch, i, lane)) {
+                                uint32_t owner = v->lanes[i].owner;
 
-                if (__atomic_compare_exchange_n(word, &none, 1ull << lane, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-                        return 0;
-                old = none;
-                for (uint32_t i = 0; i < v->n_lanes; i++) {
-                        struct layout_lane *l = &v->lanes[i];
-                        uint32_t owner = l->owner, generation = l->owner_generation;
-
-                        if (!(old & (1ull << i)))
-                                continue;
-                        if (membership_alive(ch, owner, generation))
                                 return error_set(-EBUSY, "%s has a producer already (pid %u), and this mode takes one",
                                         ch->uri, owner < v->n_peers ? v->peers[owner].pid : 0);
-                        membership_died(ch, owner, generation);
-                        __atomic_fetch_and(word, ~(1ull << i), __ATOMIC_SEQ_CST);
+                        }
+                for (uint32_t i = 0; i < v->n_lanes; i++) {
+                        struct layout_lane *l = &v->lanes[i];
+
+                        if (old & (1ull << i) && i != lane &&
+                                __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE)
+                                membership_died(ch, l->owner, l->owner_generation);
                 }
-        }
+        } while (!__atomic_compare_exchange_n(word, &old, 1ull << lane, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE));
+        return 0;
 }
 
 int membership_take_lane(struct psyne_channel *ch, uint32_t *ret) {
         const struct layout_view *v = &ch->view;
+        uint32_t owner;
         int r;
 
         for (uint32_t i = 0; i < v->n_lanes; i++) {
                 struct layout_lane *l = &v->lanes[i];
 
-                if (!change_state(&l->state, LAYOUT_FREE, LAYOUT_JOINING))
+                if (row_state(l, &owner) != LAYOUT_FREE ||
+                        !row_change(l, LAYOUT_FREE, owner, LAYOUT_JOINING, ch->slot))
                         continue;
-                l->owner_generation = v->peers[ch->slot].generation;
-                l->owner = ch->slot;
-                __atomic_add_fetch(&l->generation, 1, __ATOMIC_RELEASE);
                 FAULT_POINT("lane.taken");
+                l->owner_generation = v->peers[ch->slot].generation;
+                __atomic_add_fetch(&l->generation, 1, __ATOMIC_RELEASE);
+                __atomic_fetch_and(&v->header->waiters, ~(1ull << i), __ATOMIC_SEQ_CST); /* of a dead predecessor */
                 r = claim_producer_bit(ch, i);
                 if (r < 0) {
-                        __atomic_store_n(&l->state, LAYOUT_FREE, __ATOMIC_RELEASE);
+                        (void)row_change(l, LAYOUT_JOINING, ch->slot, LAYOUT_FREE, ch->slot);
                         return r;
                 }
+                FAULT_POINT("lane.claimed");
                 *ret = i;
                 return 0;
         }
@@ -147,63 +161,114 @@ int membership_take_lane(struct psyne_channel *ch, uint32_t *ret) {
 }
 
 void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation) {
-        struct layout_lane *l = &ch->view.lanes[lane];
+        const struct layout_view *v = &ch->view;
+        struct layout_lane *l = &v->lanes[lane];
         uint64_t tail = __atomic_load_n(&l->tx.tail, __ATOMIC_ACQUIRE);
+        uint32_t owner, state = row_state(l, &owner);
 
-        if (__atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != generation)
+        if (__atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != generation ||
+                (state != LAYOUT_CLOSED && state != LAYOUT_DEAD))
                 return;
         if ((int64_t)(tail - l->highest) > 0)
                 __atomic_store_n(&l->highest, tail, __ATOMIC_RELAXED);
         FAULT_POINT("lane.retire");
-        layout_fact_clear(&ch->view, LAYOUT_SCOPE_LANE, lane);
-        if (change_state(&l->state, LAYOUT_CLOSED, LAYOUT_FREE) || change_state(&l->state, LAYOUT_DEAD, LAYOUT_FREE))
+        layout_fact_clear(v, LAYOUT_SCOPE_LANE, lane);
+        __atomic_fetch_and(&v->header->waiters, ~(1ull << lane), __ATOMIC_SEQ_CST); /* it died while it slept */
+        if (row_change(l, state, owner, LAYOUT_FREE, owner))
                 membership_changed(ch);
 }
 
+/* ---- consumers --------------------------------------------------------------------------------------------------- */
+
+static bool member_counts(struct psyne_channel *ch, uint32_t i, uint32_t mine) {
+        const struct layout_view *v = &ch->view;
+        uint32_t owner, state = row_state(&v->members[i], &owner);
+
+        if (i == mine || (state != LAYOUT_ACTIVE && state != LAYOUT_JOINING))
+                return false;
+        if (state == LAYOUT_JOINING)
+                return owner < v->n_peers && membership_alive(ch, owner, v->peers[owner].generation);
+        return membership_alive(ch, owner, v->members[i].owner_generation);
+}
+
 bool membership_group_has_members(const struct psyne_channel *ch) {
-        return __atomic_load_n(&ch->view.groups[0].members, __ATOMIC_ACQUIRE) != 0;
+        const struct layout_view *v = &ch->view;
+        uint64_t members = __atomic_load_n(&v->groups[0].members, __ATOMIC_ACQUIRE);
+
+        for (uint32_t i = 0, owner; i < v->n_members; i++) {
+                uint32_t state = row_state(&v->members[i], &owner);
+
+                if (members & (1ull << i) && (state == LAYOUT_ACTIVE || state == LAYOUT_JOINING))
+                        return true;
+        }
+        return false;
+}
+
+/* An exclusive group's member word is claimed as a whole. */
+static int claim_member_bit(struct psyne_channel *ch, struct layout_group *g, uint32_t member) {
+        const struct layout_view *v = &ch->view;
+        uint64_t old = __atomic_load_n(&g->members, __ATOMIC_ACQUIRE);
+
+        do {
+                for (uint32_t i = 0; i < v->n_members; i++) {
+                        struct layout_member *m = &v->members[i];
+
+                        if (!(old & (1ull << i)))
+                                continue;
+                        if (member_counts(ch, i, member))
+                                return error_set(-EBUSY, "%s has a consumer already (pid %u), and its group takes one",
+                                        ch->uri, m->owner < v->n_peers ? v->peers[m->owner].pid : 0);
+                        if (i != member && __atomic_load_n(&m->state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE)
+                                membership_died(ch, m->owner, m->owner_generation);
+                }
+        } while (!__atomic_compare_exchange_n(&g->members, &old, 1ull << member, false, __ATOMIC_SEQ_CST,
+                __ATOMIC_ACQUIRE));
+        return 0;
 }
 
 int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *ret) {
         const struct layout_view *v = &ch->view;
-        struct layout_group *g = &v->groups[group];
+        uint32_t owner;
+        int r;
 
-        for (uint32_t i = 0; i < v->n_members; i++) {
-                struct layout_member *m = &v->members[i];
-                uint64_t old;
+        /* Rows of the dead first: what they left in the bitmap of sleepers costs every commit a look until cleared. */
+        for (unsigned pass = 0; pass < 2; pass++)
+                for (uint32_t i = 0; i < v->n_members; i++) {
+                        struct layout_member *m = &v->members[i];
+                        uint32_t from = pass ? LAYOUT_FREE : LAYOUT_DEAD;
 
-                if (!change_state(&m->state, LAYOUT_FREE, LAYOUT_JOINING))
-                        continue;
-                m->owner_generation = v->peers[ch->slot].generation;
-                m->owner = ch->slot;
-                m->group = group;
-                __atomic_add_fetch(&m->generation, 1, __ATOMIC_RELEASE);
-                FAULT_POINT("member.taken");
-                for (;;) {
-                        old = 0;
-                        if (__atomic_compare_exchange_n(&g->members, &old, 1ull << i, false, __ATOMIC_SEQ_CST,
-                                    __ATOMIC_SEQ_CST))
-                                break;
-                        for (uint32_t k = 0; k < v->n_members; k++) {
-                                uint32_t owner = v->members[k].owner, generation = v->members[k].owner_generation;
-
-                                if (!(old & (1ull << k)))
-                                        continue;
-                                if (membership_alive(ch, owner, generation)) {
-                                        __atomic_store_n(&m->state, LAYOUT_FREE, __ATOMIC_RELEASE);
-                                        return error_set(-EBUSY, "%s has a consumer already (pid %u)", ch->uri,
-                                                owner < v->n_peers ? v->peers[owner].pid : 0);
-                                }
-                                membership_died(ch, owner, generation);
-                                __atomic_fetch_and(&g->members, ~(1ull << k), __ATOMIC_SEQ_CST);
+                        if (row_state(m, &owner) != from || !row_change(m, from, owner, LAYOUT_JOINING, ch->slot))
+                                continue;
+                        FAULT_POINT("member.taken");
+                        m->owner_generation = v->peers[ch->slot].generation;
+                        m->group = group;
+                        __atomic_add_fetch(&m->generation, 1, __ATOMIC_RELEASE);
+                        __atomic_fetch_and(&v->header->sleepers, ~(1ull << i), __ATOMIC_SEQ_CST);
+                        r = claim_member_bit(ch, &v->groups[group], i);
+                        if (r < 0) {
+                                (void)row_change(m, LAYOUT_JOINING, ch->slot, LAYOUT_FREE, ch->slot);
+                                return r;
                         }
+                        FAULT_POINT("member.claimed");
+                        __atomic_fetch_or(&v->groups[group].ever, 1ull << i, __ATOMIC_RELAXED);
+                        *ret = i;
+                        return 0;
                 }
-                __atomic_fetch_or(&g->ever, 1ull << i, __ATOMIC_RELAXED);
-                *ret = i;
-                return 0;
-        }
         return error_set(-EUSERS, "all %u consumers of %s are taken", v->n_members, ch->uri);
 }
+
+void membership_leave_member(struct psyne_channel *ch, uint32_t i) {
+        const struct layout_view *v = &ch->view;
+        struct layout_member *m = &v->members[i];
+
+        __atomic_fetch_and(&v->header->sleepers, ~(1ull << i), __ATOMIC_SEQ_CST);
+        __atomic_fetch_and(&v->groups[m->group].members, ~(1ull << i), __ATOMIC_ACQ_REL);
+        layout_fact_clear(v, LAYOUT_SCOPE_MEMBER, i);
+        FAULT_POINT("member.leaving");
+        (void)row_change(m, LAYOUT_ACTIVE, ch->slot, LAYOUT_FREE, ch->slot);
+}
+
+/* ---- rings mapped here ------------------------------------------------------------------------------------------- */
 
 void membership_prune_lanes(struct psyne_channel *ch) {
         for (uint32_t i = 0; i < ch->view.n_lanes; i++) {

@@ -570,7 +570,10 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
 
                 FAULT_POINT("producer.closing");
                 __atomic_fetch_and(&ch->view.header->producers_active, ~(1ull << lane), __ATOMIC_SEQ_CST);
-                __atomic_store_n(&l->state, LAYOUT_CLOSED, __ATOMIC_RELEASE); /* after the tail */
+                /* After the tail. A lane set aside as damaged has no reader that would give its index back. */
+                __atomic_store_n(&l->state,
+                        __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_DAMAGED ? LAYOUT_FREE : LAYOUT_CLOSED,
+                        __ATOMIC_RELEASE);
                 FAULT_POINT("producer.closed");
                 if (unread || is_free(p, p->tx.hot.tail, true)) {
                         /* Nobody is owed anything: whoever reads it last gives the index back, or we do. */

@@ -202,6 +202,9 @@ int lane_tx_abort(struct lane_tx *t, struct psyne_msg *m) {
                 if (h->frontier - h->tail > start + h->align - h->tail)
                         h->frontier = start + h->align;
         } else {
+                for (unsigned i = 0; i < t->n_aborted; i++)
+                        if (t->aborted[i].start == start)
+                                return error_set(-EINVAL, "message aborted twice");
                 if (t->n_aborted == LANE_ABORTED_MAX)
                         return error_set(-ENOBUFS, "%u aborted claims wait for older ones", LANE_ABORTED_MAX);
                 t->aborted[t->n_aborted++] = (struct lane_span){start, end};
@@ -307,6 +310,14 @@ static int record_look(const struct lane_rx *x, uint64_t position, uint64_t *str
         return 1;
 }
 
+/* A span released out of order stays in the table until what is before it goes: together with the held ones, which
+ * may all end up there, they must fit. */
+static void rx_limit_held(struct lane_rx *x) {
+        uint32_t room = LANE_HELD_MAX - x->hot.scattered;
+
+        x->hot.held_max = x->redelivering ? 0 : room < x->held_max ? room : x->held_max;
+}
+
 static void rx_store_released(struct lane_rx *x) {
         __atomic_store_n(&x->hot.line->released, x->hot.released, PSYNE_ORDER_D); /* D, pairs with A */
 }
@@ -340,6 +351,9 @@ int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret) {
         }
         if (h->held >= x->held_max)
                 return error_set(-ENOBUFS, "%u messages are held, the limit of this consumer", h->held);
+        if (h->held + h->scattered >= LANE_HELD_MAX)
+                return error_set(-ENOBUFS, "%u messages are held with %u gaps between them, release the oldest first",
+                        h->held, h->scattered);
 
         *ret = (struct psyne_msg){
                 .data = (void *)(uintptr_t)(h->base + (h->taken & h->mask) + PSYNE_RECORD_HEADER),
@@ -355,7 +369,7 @@ int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret) {
         h->held++;
         if (x->redelivering && h->taken - x->redeliver <= h->mask) { /* all of them are out again */
                 x->redelivering = false;
-                h->held_max = x->held_max;
+                rx_limit_held(x);
         }
         if (!x->redelivering)
                 __atomic_store_n(&h->line->taken, h->taken, __ATOMIC_RELEASE);
@@ -379,22 +393,42 @@ static void release_padding(struct lane_rx *x) {
                 x->hot.released += stride;
 }
 
+/* Neighbours become one span: a reader that keeps one message and goes on with the rest needs one entry, not many. */
+static void scattered_add(struct lane_rx *x, uint64_t start, uint64_t end) {
+        struct psyne_hot_rx *h = &x->hot;
+
+        for (unsigned i = 0; i < h->scattered;) {
+                struct lane_span *s = &x->scattered[i];
+
+                if (s->end == start)
+                        start = s->start;
+                else if (s->start == end)
+                        end = s->end;
+                else {
+                        i++;
+                        continue;
+                }
+                *s = x->scattered[--h->scattered];
+        }
+        x->scattered[h->scattered++] = (struct lane_span){start, end};
+}
+
 int lane_rx_release(struct lane_rx *x, struct psyne_msg *m) {
         struct psyne_hot_rx *h = &x->hot;
         uint64_t start = m->opaque[0], end = m->opaque[1];
 
         if (m->opaque[2] != h->token || start - h->released >= h->taken - h->released ||
-                end - h->released > h->taken - h->released || start >= end || !h->held)
+                end - h->released > h->taken - h->released || start - h->released >= end - h->released || !h->held)
                 return error_set(-EINVAL, "release of a message that this consumer does not hold");
         for (unsigned i = 0; i < h->scattered; i++)
-                if (x->scattered[i].start == start)
+                if (start - x->scattered[i].start < x->scattered[i].end - x->scattered[i].start)
                         return error_set(-EINVAL, "message released twice");
 
         release_padding(x);
         if (start == h->released)
                 h->released = end;
         else
-                x->scattered[h->scattered++] = (struct lane_span){start, end};
+                scattered_add(x, start, end);
         /* Whatever was released earlier out of order and is contiguous now goes along. */
         for (unsigned i = 0; i < h->scattered;) {
                 release_padding(x);
@@ -406,6 +440,7 @@ int lane_rx_release(struct lane_rx *x, struct psyne_msg *m) {
                 x->scattered[i] = x->scattered[--h->scattered];
                 i = 0;
         }
+        rx_limit_held(x);
         h->held--;
         h->messages++;
         h->bytes += m->len;

@@ -103,6 +103,7 @@ int layout_validate(const struct layout_header *h, uint64_t file_bytes) {
                 return error_set(-EBADMSG, "control file is damaged: its regions do not follow from its limits");
         if (!is_power_of_two(c->ring_bytes) || c->ring_bytes < LAYOUT_RING_MIN || c->ring_bytes > LAYOUT_RING_MAX ||
                 !is_power_of_two(c->record_align) || c->record_align < PSYNE_RECORD_HEADER || c->record_align > 4096 ||
+                c->record_align * 4ull > c->ring_bytes ||
                 c->mode < PSYNE_SPSC || c->mode > PSYNE_BROADCAST || memchr(c->name, '\0', sizeof(c->name)) == NULL)
                 return error_set(-EBADMSG, "control file is damaged: ring size, alignment, mode or name out of range");
         return 0;

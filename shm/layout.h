@@ -147,9 +147,10 @@ enum { LAYOUT_CAN_MEMBARRIER = 1, LAYOUT_CAN_SERVE = 2 /* has a service socket *
 
 struct layout_lane {
         /* Writer: the producer while JOINING; `state` also by who finds it dead (CAS). */
-        uint32_t state;
+        uint32_t state;          /* with owner: one 8-byte word, changed by compare-and-swap */
+        uint32_t owner;          /* peer slot */
+        uint32_t owner_generation;
         uint32_t generation;     /* of this index */
-        uint32_t owner, owner_generation; /* peer slot */
         uint64_t ring_bytes;
         uint64_t start;          /* position of its first record */
         uint64_t device, inode;  /* of the memfd */
@@ -221,9 +222,10 @@ struct layout_cursor {
 /* ---- members ----------------------------------------------------------------------------------------------------- */
 
 struct layout_member {
-        uint32_t state;
+        uint32_t state;          /* with owner: one 8-byte word, changed by compare-and-swap */
+        uint32_t owner;          /* peer slot */
+        uint32_t owner_generation;
         uint32_t generation;
-        uint32_t owner, owner_generation; /* peer slot */
         uint32_t group;
         uint32_t held_max, prefetch;
         uint32_t thread;
@@ -288,6 +290,7 @@ static_assert(sizeof(struct layout_peer) == LAYOUT_LINE, "layout");
 static_assert(offsetof(struct layout_peer, start_time) == 16, "layout");
 static_assert(offsetof(struct layout_peer, comm) == 48, "layout");
 static_assert(sizeof(struct layout_lane) == 5 * LAYOUT_LINE, "layout");
+static_assert(offsetof(struct layout_lane, owner) == 4, "layout");
 static_assert(offsetof(struct layout_lane, ring_bytes) == 16, "layout");
 static_assert(offsetof(struct layout_lane, highest) == 80, "layout");
 static_assert(offsetof(struct layout_lane, tx) == LAYOUT_LINE, "layout");
@@ -299,6 +302,7 @@ static_assert(offsetof(struct layout_group, name) == 48, "layout");
 static_assert(sizeof(struct layout_cursor) == 2 * LAYOUT_LINE, "layout");
 static_assert(offsetof(struct layout_cursor, published) == LAYOUT_LINE, "layout");
 static_assert(sizeof(struct layout_member) == 3 * LAYOUT_LINE, "layout");
+static_assert(offsetof(struct layout_member, owner) == 4, "layout");
 static_assert(offsetof(struct layout_member, event) == LAYOUT_LINE, "layout");
 static_assert(offsetof(struct layout_member, receive_blocks) == 2 * LAYOUT_LINE, "layout");
 static_assert(sizeof(struct layout_range) == 32, "layout");
