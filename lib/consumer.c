@@ -17,6 +17,7 @@
 #define BACKSTOP_NS 30000000000ll /* a lone reader: it has one waker, whose death wakes it too */
 #define FENCE_NAP_NS 1000000ll    /* between looks until every peer knows that we cannot call membarrier */
 #define RUN_BEFORE_BACKOFF 4u     /* messages taken in a row: a stream, not a conversation */
+#define POLLS_FIRST 256u          /* before the clock is read: some microseconds */
 #define BACKOFF_PAUSES 24u        /* let the producer get some way ahead again; benchmarks/README.md has the curve */
 
 /* What a consumer without a lane reads: nothing, for ever. */
@@ -344,10 +345,9 @@ static int sleep_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event
 
 static int recv_locked(struct psyne_consumer *c, struct psyne_msg *ret, int64_t timeout_ns) {
         struct waiter w;
-        bool waiting = false, backstop = false, stream;
+        bool waiting = false, backstop = false;
         int r;
 
-        stream = c->rx.hot.messages + c->rx.hot.held - c->hits >= RUN_BEFORE_BACKOFF;
         for (;;) {
                 uint32_t event = __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE); /* before every look */
 
@@ -359,15 +359,6 @@ static int recv_locked(struct psyne_consumer *c, struct psyne_msg *ret, int64_t 
                 backstop = false;
                 if (!waiting) {
                         waiting = true;
-                        /* A reader that runs right behind its producer takes a line from it for every message. Let
-                         * it get ahead: then whole runs are taken for the price of one. */
-                        if (stream)
-                                for (unsigned i = 0; i < BACKOFF_PAUSES; i++)
-                                        cpu_pause();
-                        if (psyne_lane_recv(&c->rx.hot, ret)) {
-                                r = 0;
-                                break;
-                        }
                         waiter_init(&w, &c->endpoint, timeout_ns);
                         count(&c->shared->receive_blocks, 1);
                 }
@@ -395,8 +386,27 @@ static int recv_locked(struct psyne_consumer *c, struct psyne_msg *ret, int64_t 
         }
         if (waiting)
                 count(&c->shared->receive_blocked_ns, (uint64_t)(clock_ns() - w.started_ns));
-        c->hits = (uint32_t)(c->rx.hot.messages + c->rx.hot.held);
         return r;
+}
+
+/*
+ * The answer in a conversation comes within a few hundred nanoseconds: poll for it before anything else is looked
+ * at, counted or timed. A stream is different: a reader that runs right behind its producer takes a line from it for
+ * every message, so let the producer get ahead, and take whole runs for the price of one.
+ */
+static bool poll_recv(struct psyne_consumer *c, struct psyne_msg *ret) {
+        uint64_t received = c->rx.hot.messages + c->rx.hot.held;
+
+        if (received - c->received_before >= RUN_BEFORE_BACKOFF)
+                for (unsigned i = 0; i < BACKOFF_PAUSES; i++)
+                        cpu_pause();
+        c->received_before = received;
+        for (unsigned i = 0; i < POLLS_FIRST; i++) {
+                if (psyne_lane_recv(&c->rx.hot, ret))
+                        return true;
+                cpu_pause();
+        }
+        return false;
 }
 
 int psyne_recv_slow(struct psyne_consumer *c, struct psyne_msg *ret, int64_t timeout_ns) {
@@ -404,6 +414,9 @@ int psyne_recv_slow(struct psyne_consumer *c, struct psyne_msg *ret, int64_t tim
 
         if (!c || !ret)
                 return error_set(-EINVAL, "psyne_recv: no consumer or no message");
+        if (timeout_ns != PSYNE_NOWAIT && __atomic_load_n(&c->endpoint.wait, __ATOMIC_RELAXED) != PSYNE_WAIT_BLOCK &&
+                poll_recv(c, ret))
+                return 0;
         error_clear();
         r = consumer_enter(c);
         if (r < 0)

@@ -20,7 +20,7 @@
 #include <sys/types.h>
 
 #define ENTRY_LOCK_BASE (INT64_C(1) << 40) /* byte of slot 0: behind the end of any control file */
-#define ENTRY_SLOTS_MAX 1024               /* bytes kept for slots; four times what 64 producers and 64 readers need */
+#define ENTRY_SLOTS_MAX 1024               /* bytes kept for slots; eight times 64 producers and 64 readers */
 
 struct entry {
         int fd;

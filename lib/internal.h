@@ -102,7 +102,7 @@ struct psyne_consumer {
         uint32_t held_max;
         uint32_t busy;
         bool had_producer;
-        uint32_t hits;              /* records taken since it last found nothing */
+        uint64_t received_before;   /* when it last found nothing */
         struct wake_memory memory;
 };
 
