@@ -18,7 +18,7 @@
 #define FENCE_NAP_NS 1000000ll    /* between looks until every peer knows that we cannot call membarrier */
 #define RUN_BEFORE_BACKOFF 4u     /* messages taken in a row: a stream, not a conversation */
 #define POLLS_FIRST 256u          /* before the clock is read: some microseconds */
-#define BACKOFF_PAUSES 24u        /* let the producer get some way ahead again; benchmarks/README.md has the curve */
+#define BACKOFF_MAX 128u          /* pauses: some microseconds, reached only by a stream that keeps filling them */
 
 /* What a consumer without a lane reads: nothing, for ever. */
 static const _Alignas(64) struct psyne_record nothing;
@@ -395,12 +395,15 @@ static int recv_locked(struct psyne_consumer *c, struct psyne_msg *ret, int64_t 
  * every message, so let the producer get ahead, and take whole runs for the price of one.
  */
 static bool poll_recv(struct psyne_consumer *c, struct psyne_msg *ret) {
-        uint64_t received = c->rx.hot.messages + c->rx.hot.held;
+        uint64_t received = c->rx.hot.messages + c->rx.hot.held, run = received - c->received_before;
 
-        if (received - c->received_before >= RUN_BEFORE_BACKOFF)
-                for (unsigned i = 0; i < BACKOFF_PAUSES; i++)
-                        cpu_pause();
         c->received_before = received;
+        if (run < RUN_BEFORE_BACKOFF + c->backoff / 8)
+                c->backoff /= 2;
+        else if (c->backoff < BACKOFF_MAX)
+                c->backoff = 2 * c->backoff + 4;
+        for (unsigned i = 0; i < c->backoff; i++)
+                cpu_pause();
         for (unsigned i = 0; i < POLLS_FIRST; i++) {
                 if (psyne_lane_recv(&c->rx.hot, ret))
                         return true;

@@ -103,6 +103,7 @@ struct psyne_consumer {
         uint32_t busy;
         bool had_producer;
         uint64_t received_before;   /* when it last found nothing */
+        uint32_t backoff;           /* pauses to take when it finds nothing after a run */
         struct wake_memory memory;
 };
 

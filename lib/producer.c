@@ -354,16 +354,17 @@ int psyne_claim_slow(struct psyne_producer *p, size_t bytes, int64_t timeout_ns,
 }
 
 /* F and the frontier, after the long forms of commit. */
-static void committed(struct psyne_producer *p) {
+static void committed(struct psyne_producer *p, uint64_t stride) {
 #ifndef PSYNE_NO_WAKE_CHECK
         if (psyne_lane_sleepers(p->tx.hot.sleepers, p->tx.hot.fence))
                 psyne_wake_consumers(p);
 #endif
         if (p->tx.hot.head == p->tx.hot.tail)
-                psyne_lane_after_commit(&p->tx.hot);
+                psyne_lane_extend(&p->tx.hot, stride);
 }
 
 int psyne_commit_slow(struct psyne_producer *p, struct psyne_msg *m) {
+        uint64_t stride;
         int r;
 
         if (!p || !m)
@@ -371,9 +372,10 @@ int psyne_commit_slow(struct psyne_producer *p, struct psyne_msg *m) {
         r = producer_enter(p);
         if (r < 0)
                 return r;
+        stride = psyne_lane_stride(m->len, p->tx.hot.align);
         r = lane_tx_commit(&p->tx, m);
         if (r == 0)
-                committed(p);
+                committed(p, stride);
         producer_leave(p);
         return r;
 }
@@ -390,7 +392,7 @@ int psyne_abort(struct psyne_producer *p, struct psyne_msg *m) {
         r = lane_tx_abort(&p->tx, m);
         if (r == 0) {
                 count(&p->tx.shared->aborted, 1);
-                committed(p);
+                committed(p, p->tx.hot.align); /* padding may have been published */
         }
         producer_leave(p);
         return r;
@@ -459,7 +461,7 @@ int psyne_commit_n(struct psyne_producer *p, struct psyne_msg m[], unsigned n) {
                 return r;
         r = lane_tx_commit_n(&p->tx, m, n);
         if (r > 0)
-                committed(p);
+                committed(p, p->tx.hot.align); /* a batch pays for its one successor at its commit */
         producer_leave(p);
         return r;
 }

@@ -58,7 +58,7 @@
 #endif
 
 #define PSYNE_RECORD_HEADER 16u   /* bytes before the payload */
-#define PSYNE_FRONTIER_BYTES 2048u /* how far past the tail words are cleared; benchmarks/README.md has the curve */
+#define PSYNE_FRONTIER_BYTES 2048u /* farthest that words past the tail are cleared; less costs long records, more everyone */
 
 #define PSYNE_RECORD_PAD (1ull << 32)   /* an aborted claim that others followed: readers walk over it */
 #define PSYNE_RECORD_STAMP (1ull << 33) /* 8 bytes of send time before the payload (reserved) */
@@ -171,15 +171,23 @@ static inline void psyne_lane_clear(struct psyne_hot_tx *h, uint64_t position) {
         __atomic_store_n(&psyne_lane_record(h->base, position, h->mask)->commit, 0, __ATOMIC_RELAXED); /* before B */
 }
 
-/* Zeroes words past the tail, as far as PSYNE_FRONTIER_BYTES and the limit allow. Not while payload is claimed. */
-static inline void psyne_lane_extend(struct psyne_hot_tx *h) {
-        uint64_t most = h->limit - h->tail, n = h->frontier - h->tail;
+/*
+ * Zeroes words past the tail, far enough for a record as long as the last one (@stride) and the one behind it: the
+ * lines of the next record are then ours before it is claimed. Farther costs latency, because each clear takes a line
+ * back from the reader's cache. Not while payload is claimed.
+ */
+static inline void psyne_lane_extend(struct psyne_hot_tx *h, uint64_t stride) {
+        uint64_t most = h->limit - h->tail, n = h->frontier - h->tail, tail = h->tail, align = h->align;
+        unsigned char *base = h->base;
+        uint64_t mask = h->mask;
 
         if (most > PSYNE_FRONTIER_BYTES)
                 most = PSYNE_FRONTIER_BYTES;
-        for (; n < most; n += h->align)
-                psyne_lane_clear(h, h->tail + n);
-        h->frontier = h->tail + n;
+        if (most > 2 * stride)
+                most = 2 * stride;
+        for (; n < most; n += align)
+                __atomic_store_n(&psyne_lane_record(base, tail + n, mask)->commit, 0, __ATOMIC_RELAXED); /* before B */
+        h->frontier = tail + n;
 }
 
 /* B. The record's end must be @end, and frontier >= end + align must hold already. */
@@ -193,35 +201,32 @@ static inline void psyne_lane_publish(struct psyne_hot_tx *h, uint64_t start, ui
 }
 
 static inline void psyne_lane_count(struct psyne_hot_tx *h, uint64_t messages, uint64_t bytes) {
-        h->messages += messages;
-        h->bytes += bytes;
-        __atomic_store_n(&h->line->messages_sent, h->messages, __ATOMIC_RELAXED); /* for tools */
-        __atomic_store_n(&h->line->bytes_sent, h->bytes, __ATOMIC_RELAXED);
-        __atomic_store_n(&h->line->tail, h->tail, __ATOMIC_RELEASE); /* a joiner that sees it sees the words before it */
+        struct psyne_line_tx *line = h->line;
+
+        h->messages = messages += h->messages;
+        h->bytes = bytes += h->bytes;
+        __atomic_store_n(&line->messages_sent, messages, __ATOMIC_RELAXED); /* for tools */
+        __atomic_store_n(&line->bytes_sent, bytes, __ATOMIC_RELAXED);
+        __atomic_store_n(&line->tail, h->tail, __ATOMIC_RELEASE); /* a joiner that sees it sees the words before it */
 }
 
-/* 1 = committed, 0 = take the long way: not the only claim, shrunk below its cells, or not this handle's at all. */
-static inline int psyne_lane_commit(struct psyne_hot_tx *h, struct psyne_msg *m) {
-        uint64_t start = m->opaque[0], end = m->opaque[1];
+/* The record's stride = committed, 0 = take the long way: not the only claim, shrunk below its cells, or not this
+ * handle's at all. */
+static inline uint64_t psyne_lane_commit(struct psyne_hot_tx *h, struct psyne_msg *m) {
+        uint64_t start = m->opaque[0], end = m->opaque[1], stride = end - start, len = m->len;
 
-        if (psyne_unlikely(start != h->tail || end != h->head || m->opaque[2] != h->token ||
-                           m->len > m->cap || start + psyne_lane_stride(m->len, h->align) != end))
+        if (psyne_unlikely(start != h->tail || end != h->head || m->opaque[2] != h->token || len > m->cap ||
+                           psyne_lane_stride(len, h->align) != stride))
                 return 0;
-        if (h->frontier - h->tail < end - start + h->align) {
+        if (h->frontier - start < stride + h->align) {
                 psyne_lane_clear(h, end);
                 h->frontier = end + h->align;
         }
-        psyne_lane_publish(h, start, end, m->len, m->type);
+        psyne_lane_publish(h, start, end, len, m->type);
         h->tail = end;
-        psyne_lane_count(h, 1, m->len);
+        psyne_lane_count(h, 1, len);
         m->opaque[2] = 0;
-        return 1;
-}
-
-/* The half of commit that nobody waits for. */
-static inline void psyne_lane_after_commit(struct psyne_hot_tx *h) {
-        if (h->frontier - h->tail <= PSYNE_FRONTIER_BYTES / 2)
-                psyne_lane_extend(h);
+        return stride;
 }
 
 /* 1 = got one, 0 = take the long way: nothing there, a damaged header, a flagged record, or too many held. */
@@ -255,16 +260,23 @@ static inline int psyne_lane_recv(struct psyne_hot_rx *h, struct psyne_msg *ret)
 
 /* 1 = released, 0 = take the long way: not the oldest, or not this handle's. */
 static inline int psyne_lane_release(struct psyne_hot_rx *h, struct psyne_msg *m) {
+        struct psyne_line_rx *line;
+        uint64_t released, messages, bytes;
+
         if (psyne_unlikely(m->opaque[0] != h->released || m->opaque[2] != h->token || h->scattered ||
                            !h->held))
                 return 0;
+        line = h->line;
+        released = m->opaque[1];
+        messages = h->messages + 1;
+        bytes = h->bytes + m->len;
         h->held--;
-        h->released = m->opaque[1];
-        h->messages++;
-        h->bytes += m->len;
-        __atomic_store_n(&h->line->messages_received, h->messages, __ATOMIC_RELAXED); /* for tools */
-        __atomic_store_n(&h->line->bytes_received, h->bytes, __ATOMIC_RELAXED);
-        __atomic_store_n(&h->line->released, h->released, PSYNE_ORDER_D); /* D, pairs with A */
+        h->released = released;
+        h->messages = messages;
+        h->bytes = bytes;
+        __atomic_store_n(&line->messages_received, messages, __ATOMIC_RELAXED); /* for tools */
+        __atomic_store_n(&line->bytes_received, bytes, __ATOMIC_RELAXED);
+        __atomic_store_n(&line->released, released, PSYNE_ORDER_D); /* D, pairs with A */
         m->opaque[2] = 0;
         return 1;
 }
@@ -293,14 +305,15 @@ static inline int psyne_claim_inline(struct psyne_producer *p, size_t bytes, int
 
 static inline int psyne_commit_inline(struct psyne_producer *p, struct psyne_msg *m) {
         struct psyne_hot_tx *h = (struct psyne_hot_tx *)(void *)p;
+        uint64_t stride = psyne_lane_commit(h, m);
 
-        if (psyne_unlikely(!psyne_lane_commit(h, m)))
+        if (psyne_unlikely(!stride))
                 return psyne_commit_slow(p, m);
 #ifndef PSYNE_NO_WAKE_CHECK
         if (psyne_unlikely(psyne_lane_sleepers(h->sleepers, h->fence)))
                 psyne_wake_consumers(p);
 #endif
-        psyne_lane_after_commit(h);
+        psyne_lane_extend(h, stride);
         return 0;
 }
 
