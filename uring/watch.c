@@ -166,7 +166,8 @@ static void watch_decide(struct watch *w) {
 
 /*
  * Waits for at least one of the fds and fills in up to @n of them. The count; 0 at the deadline or after watch_wake();
- * -EINTR after a signal. One thread at a time, usually always the same: a new one has to make a new ring.
+ * -EINTR after a signal, or because the kernel was taking a ring of this thread apart: simply wait again. One thread at
+ * a time, usually always the same: a new one has to make a new ring.
  */
 int watch_wait(struct watch *w, struct watch_event *ret, unsigned n, int64_t deadline_ns) {
         bool woken = false;
