@@ -1,0 +1,366 @@
+/* table.c: see table.h. */
+#include "bench/table.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const table_class_names[CLASS_N] = {"separate", "far", "siblings", "same cpu"};
+
+#define PROBE_SLICE_NS 1000000u /* 4,000 round trips of a slow line */
+#define PROBES_FIRST 9u         /* enough to see how much the line varies before anything depends on it */
+#define CALIBRATE_SLICES 5u     /* of full length: some rings settle into one of two rhythms, three times apart */
+#define ROUNDS_EXTRA 3u         /* give up making up for dropped rounds after this many times what was asked */
+#define SLICE_TRIES 4u          /* of a slice in which another process wanted a CPU */
+#define MIXED_FACTOR 1.35       /* two probes further apart than this saw different placements */
+#define FAR_FACTOR 2.0          /* caches shared or not: 130 and 500 ns on a Zen 4, nothing in between */
+
+static const uint64_t ring_sizes[] = {64u << 10, 256u << 10, 1u << 20, 4u << 20};
+static const uint32_t pauses_tried[] = {BENCH_PAUSES_DEFAULT, 0, 4, 16};
+#define PAUSES_TRIED (sizeof(pauses_tried) / sizeof(*pauses_tried))
+
+struct table *table_new(const char *bench, const char *title, const struct bench_spec *spec) {
+        struct table *t;
+
+        t = calloc(1, sizeof(*t));
+        if (!t)
+                return NULL;
+        t->rows = calloc(TABLE_ROWS_MAX, sizeof(*t->rows));
+        if (!t->rows)
+                return table_free(t);
+        t->bench = bench;
+        t->title = title;
+        t->spec = *spec;
+        t->more_is_better = spec->what == BENCH_RATE;
+        t->unit = spec->what == BENCH_RATE ? "msg/s" : "ns";
+        return t;
+}
+
+struct table *table_free(struct table *t) {
+        if (t)
+                free(t->rows);
+        free(t);
+        return NULL;
+}
+
+struct row *table_add(struct table *t, struct contender *c) {
+        struct row *r;
+
+        if (t->n_rows == TABLE_ROWS_MAX)
+                return NULL;
+        r = &t->rows[t->n_rows++];
+        r->contender = c;
+        r->mode = c->mode;
+        r->has_pauses = c->adapter.has_pauses;
+        r->calls = c->calls;
+        memcpy(r->label, c->label, sizeof(r->label));
+        memcpy(r->version, c->adapter.version, sizeof(r->version));
+        for (unsigned i = 0; i < TABLE_ROUNDS_MAX; i++)
+                r->value[i] = NAN;
+        return r;
+}
+
+/* ---- probe ------------------------------------------------------------------------------------------------------ */
+
+static void probes_cut(struct probes *p) {
+        double v[PROBES_MAX];
+        struct stats_summary s;
+
+        p->siblings_below = stats_threshold(p->values, p->n, p->below_ns);
+        for (size_t i = 0; i < p->n; i++)
+                v[i] = p->values[i] < p->siblings_below ? NAN : p->values[i];
+        s = stats_summarize(v, p->n);
+        p->far_above = s.n ? s.p10 * FAR_FACTOR : INFINITY;
+}
+
+int probe_take(struct driver *d, struct probes *p, double *ret) {
+        struct bench_answer answers[2];
+        int r;
+
+        r = contender_run(d, p->line, PROBE_SLICE_NS, answers);
+        if (r < 0)
+                return r;
+        *ret = answers[0].value;
+        if (*ret > 0 && p->n < PROBES_MAX) {
+                p->values[p->n++] = *ret;
+                probes_cut(p);
+        }
+        return 0;
+}
+
+int probe_start(struct driver *d, struct probes *p, const struct bench_spec *spec) {
+        struct bench_spec try = *spec;
+        double best = INFINITY, v[PROBES_FIRST];
+        int r = 0;
+
+        for (size_t k = 0; k < PAUSES_TRIED + 1; k++) {
+                /* The last time round with the best of them. */
+                const uint32_t n = k < PAUSES_TRIED ? pauses_tried[k] : p->pauses;
+                double median;
+
+                try.pauses = n;
+                r = contender_attach(d, p->line, &try, NULL);
+                for (unsigned i = 0; r == 0 && i < PROBES_FIRST; i++)
+                        r = probe_take(d, p, &v[i]);
+                if (r < 0 || k == PAUSES_TRIED)
+                        break;
+                p->n = 0; /* these were not with the setting that is kept */
+                median = stats_summarize(v, PROBES_FIRST).median;
+                if (median > 0 && median < best) {
+                        best = median;
+                        p->pauses = n;
+                }
+                r = contender_detach(d, p->line);
+                if (r < 0)
+                        break;
+        }
+        return r;
+}
+
+enum table_class table_class_of(const struct table *t, unsigned round) {
+        if (t->one_cpu)
+                return CLASS_SAME_CPU;
+        if (t->probe[round] < t->probes->siblings_below)
+                return CLASS_SIBLINGS;
+        return t->probe[round] > t->probes->far_above ? CLASS_FAR : CLASS_SEPARATE;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------------------- */
+
+static int row_attach(const struct table *t, struct row *row, struct driver *d, uint64_t ring_bytes, uint32_t pauses) {
+        struct bench_spec spec = t->spec;
+        struct bench_answer answers[2];
+        int r;
+
+        spec.ring_bytes = ring_bytes;
+        spec.pauses = pauses;
+        r = contender_attach(d, row->contender, &spec, answers);
+        if (r == 0)
+                memcpy(row->obtained, answers[0].obtained[0] ? answers[0].obtained : answers[1].obtained,
+                        sizeof(row->obtained));
+        return r;
+}
+
+/*
+ * One slice; NaN if there is no figure. What it lost or damaged is added up even where the figure is not kept. A
+ * spinning side that was preempted measured the other process: it gets a few more tries.
+ */
+static int row_slice(struct table *t, struct row *row, struct driver *d, uint64_t slice_ns, double *ret) {
+        struct bench_answer answers[2];
+        int r;
+
+        for (unsigned tries = 0; tries < SLICE_TRIES; tries++) {
+                r = contender_run(d, row->contender, slice_ns, answers);
+                if (r < 0)
+                        return r;
+                *ret = t->spec.what == BENCH_RATE ? answers[1].value : answers[0].value;
+                if (*ret <= 0)
+                        *ret = NAN;
+                row->damaged += answers[0].damaged + answers[1].damaged;
+                if (t->spec.what == BENCH_RATE && answers[0].n > answers[1].n)
+                        row->damaged +=
+                                answers[0].n - answers[1].n; /* the last ones of a slice, which nothing came after */
+                if (t->spec.wait != BENCH_WAIT_SPIN || !(answers[0].preempted + answers[1].preempted))
+                        break;
+                t->n_preempted++;
+        }
+        return 0;
+}
+
+/* Tries one setting; keeps it in the row if it is the best so far. A refusal is not an error. */
+static int row_try(struct table *t, struct row *row, struct driver *d, const struct table_options *o,
+        uint64_t ring_bytes, uint32_t pauses, double *best) {
+        double v[CALIBRATE_SLICES], median;
+        int r;
+
+        if (o->interrupted())
+                return -EINTR;
+        r = row_attach(t, row, d, ring_bytes, pauses);
+        if (r == -EREMOTEIO) {
+                snprintf(row->refused, sizeof(row->refused), "%s", driver_error(d));
+                return 0;
+        }
+        for (unsigned i = 0; r == 0 && i < CALIBRATE_SLICES; i++)
+                r = row_slice(t, row, d, o->slice_ns, &v[i]);
+        if (r < 0)
+                return r;
+        median = stats_summarize(v, CALIBRATE_SLICES).median;
+        if (!row->ring_bytes || (isnan(*best) ? !isnan(median) : t->more_is_better ? median > *best : median < *best)) {
+                *best = median;
+                row->ring_bytes = ring_bytes;
+                row->pauses = pauses;
+        }
+        return contender_detach(d, row->contender);
+}
+
+/* Leaves the row attached with its best ring and pauses, or refused. */
+static int row_prepare(struct table *t, struct row *row, struct driver *d, const struct table_options *o) {
+        const uint64_t fixed[] = {o->ring_bytes};
+        const uint64_t *sizes = o->ring_bytes ? fixed : ring_sizes;
+        const size_t n_sizes = o->ring_bytes ? 1 : sizeof(ring_sizes) / sizeof(*ring_sizes);
+        double best = NAN;
+        int r;
+
+        for (size_t i = 0; i < n_sizes; i++) {
+                if (sizes[i] < 2 * t->spec.size)
+                        continue; /* nothing could be in flight */
+                for (size_t k = 0; k < (row->has_pauses ? PAUSES_TRIED : 1); k++) {
+                        r = row_try(t, row, d, o, sizes[i], pauses_tried[k], &best);
+                        if (r < 0)
+                                return r;
+                }
+        }
+        if (!row->ring_bytes) {
+                if (!row->refused[0])
+                        snprintf(row->refused, sizeof(row->refused), "no ring is large enough for two such messages");
+                return 0;
+        }
+        row->refused[0] = 0;
+        row->damaged = 0;
+        return row_attach(t, row, d, row->ring_bytes, row->pauses);
+}
+
+/* ---- rounds ----------------------------------------------------------------------------------------------------- */
+
+static int round_run(struct table *t, struct driver *d, const struct table_options *o, unsigned round) {
+        unsigned first;
+        int r;
+
+        for (unsigned i = 0; i < t->n_rows; i++) {
+                if (!t->rows[i].is_floor || t->rows[i].refused[0])
+                        continue;
+                r = row_slice(t, &t->rows[i], d, o->slice_ns, &t->rows[i].value[round]);
+                if (r < 0)
+                        return r;
+        }
+        first = round % t->n_rows;
+        for (unsigned k = 0; k < t->n_rows; k++) {
+                struct row *row = &t->rows[(first + k) % t->n_rows];
+
+                if (row->is_floor || row->refused[0])
+                        continue;
+                r = row_slice(t, row, d, o->slice_ns, &row->value[round]);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static void round_forget(struct table *t, unsigned round) {
+        for (unsigned i = 0; i < t->n_rows; i++)
+                t->rows[i].value[round] = NAN;
+}
+
+/* Rounds of the class that has most. */
+static unsigned rounds_most(const struct table *t) {
+        unsigned most = 0;
+
+        for (int c = 0; c < CLASS_N; c++) {
+                const unsigned n = table_rounds_of(t, (enum table_class)c);
+
+                most = n > most ? n : most;
+        }
+        return most;
+}
+
+/* Two probes of one placement: both measured, and alike. */
+static bool probes_agree(double a, double b) {
+        return a > 0 && b > 0 && a < b * MIXED_FACTOR && b < a * MIXED_FACTOR;
+}
+
+static int rounds_measure(struct table *t, struct driver *d, struct probes *p, const struct table_options *o) {
+        double before = 0, after = 0;
+        int r;
+
+        for (unsigned tries = 0;
+                tries < o->rounds * ROUNDS_EXTRA && t->n_rounds < TABLE_ROUNDS_MAX && rounds_most(t) < o->rounds;
+                tries++) {
+                const unsigned round = t->n_rounds;
+
+                if (o->interrupted())
+                        return -EINTR;
+                if (p->line && (r = probe_take(d, p, &before)) < 0)
+                        return r;
+                r = round_run(t, d, o, round);
+                if (r < 0)
+                        return r;
+                if (p->line && (r = probe_take(d, p, &after)) < 0)
+                        return r;
+                if (p->line && !probes_agree(before, after)) {
+                        t->n_dropped++;
+                        round_forget(t, round);
+                        continue;
+                }
+                t->probe[round] = (before + after) / 2;
+                t->n_rounds++;
+                if (o->progress)
+                        o->progress(t, t->n_rounds);
+        }
+        return 0;
+}
+
+int table_measure(struct table *t, struct driver *d, struct probes *p, const struct table_options *o) {
+        int r = 0, detached;
+
+        t->probes = p;
+        t->one_cpu = !p->line;
+        for (unsigned i = 0; i < t->n_rows && r == 0; i++) {
+                if (o->interrupted())
+                        r = -EINTR;
+                else
+                        r = row_prepare(t, &t->rows[i], d, o);
+        }
+        if (r == 0)
+                r = rounds_measure(t, d, p, o);
+        /* Also after an interruption: names that channels left in the file system go with them. */
+        for (unsigned i = 0; i < t->n_rows && (r == 0 || r == -EINTR); i++) {
+                detached = contender_detach(d, t->rows[i].contender);
+                if (detached < 0)
+                        r = detached;
+        }
+        return r;
+}
+
+/* ---- reading a table -------------------------------------------------------------------------------------------- */
+
+void table_values(const struct table *t, const struct row *r, enum table_class class, double *ret) {
+        for (unsigned i = 0; i < t->n_rounds; i++)
+                ret[i] = table_class_of(t, i) == class ? r->value[i] : NAN;
+}
+
+unsigned table_rounds_of(const struct table *t, enum table_class class) {
+        unsigned n = 0;
+
+        for (unsigned i = 0; i < t->n_rounds; i++)
+                n += table_class_of(t, i) == class;
+        return n;
+}
+
+struct row *table_floor(const struct table *t) {
+        for (unsigned i = 0; i < t->n_rows; i++)
+                if (t->rows[i].is_floor && !t->rows[i].refused[0])
+                        return &t->rows[i];
+        return NULL;
+}
+
+struct row *table_best_peer(const struct table *t, enum table_class class, bool single_only) {
+        double values[TABLE_ROUNDS_MAX], best = NAN;
+        struct row *ret = NULL;
+
+        for (unsigned i = 0; i < t->n_rows; i++) {
+                struct row *r = &t->rows[i];
+                struct stats_summary s;
+
+                if (r->is_floor || r->is_psyne || r->refused[0] || (single_only && r->calls != BENCH_SINGLE))
+                        continue;
+                table_values(t, r, class, values);
+                s = stats_summarize(values, t->n_rounds);
+                if (s.n && (isnan(best) || (t->more_is_better ? s.median > best : s.median < best))) {
+                        best = s.median;
+                        ret = r;
+                }
+        }
+        return ret;
+}
