@@ -105,6 +105,8 @@ static int wishes_merge(struct wishes *w, const struct uri *u, const struct psyn
         if (uri_has(u, URI_BARRIER))
                 w->fence = u->barrier == URI_BARRIER_FENCE;
 
+        if (w->file_mode && ((w->file_mode & 0600) != 0600 || w->file_mode & ~0666u))
+                return error_set(-EINVAL, "file mode %#o: the owner reads and writes, and nobody executes", w->file_mode);
         if (w->align && (w->align < PSYNE_RECORD_HEADER || w->align > 4096 || w->align & (w->align - 1)))
                 return error_set(-EINVAL, "align=%u: a power of two from %u to 4096 is needed", w->align,
                         PSYNE_RECORD_HEADER);
@@ -352,6 +354,8 @@ static int entry_check_pages(int fd, size_t size, void *ctx) {
         if (n != (ssize_t)sizeof(o->found))
                 return error_set(-EBADMSG, "the control file is shorter than its own header");
         r = layout_validate(&o->found, size);
+        if (r == -EAGAIN) /* a name appears with its contents complete: this one was spoilt later */
+                return error_set(-EBADMSG, "the control file is damaged: it says that it is not complete");
         if (r < 0)
                 return r;
         o->created = false;
@@ -395,8 +399,10 @@ static int open_ipc(struct psyne_channel *ch, const struct uri *u, const struct 
 static void channel_free(struct psyne_channel *ch) {
         if (ch->service)
                 service_leave(ch);
-        for (unsigned i = 0; i < LAYOUT_PRODUCERS_MAX; i++)
+        for (unsigned i = 0; i < LAYOUT_PRODUCERS_MAX; i++) {
                 segment_deinit(&ch->lanes[i].segment);
+                segment_deinit(&ch->lanes[i].incoming);
+        }
         if (ch->scheme == URI_IPC) {
                 if (ch->entry.fd >= 0 && !ch->forked) {
                         struct layout_peer *p = &ch->view.peers[ch->slot];
@@ -437,7 +443,7 @@ static void channel_facts(struct psyne_channel *ch, const struct wishes *w) {
  * psyne_close(). memory://NAME gives every opener of the process the same channel.
  *
  * -EINVAL: address, key or option; -ENAMETOOLONG; -EMEDIUMTYPE: exists with another value, the sentence names both;
- * -EPROTO: another layout version; -EBADMSG: its control file is damaged; -EACCES; -EUSERS: all slots are taken;
+ * -EPROTO: another layout version, or no control file at all; -EBADMSG: it is damaged; -ERANGE: a number; -EACCES; -EUSERS: all slots are taken;
  * -ENOTSUP: a `require` that cannot be met, or a mode that is not built; -ENOSPC, -ENOMEM, -EMFILE.
  */
 int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_channel **ret) {
@@ -477,7 +483,7 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
         ch->dirfd = -1;
         ch->entry.fd = -1;
         for (unsigned i = 0; i < LAYOUT_PRODUCERS_MAX; i++)
-                ch->lanes[i].segment = SEGMENT_NULL;
+                ch->lanes[i].segment = ch->lanes[i].incoming = SEGMENT_NULL;
         snprintf(ch->name, sizeof(ch->name), "%s", u->name);
         snprintf(ch->uri, sizeof(ch->uri), "%s://%s", u->scheme == URI_MEMORY ? "memory" : "ipc", u->name);
         ch->flags = w.flags;

@@ -75,7 +75,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         uint32_t held_max = opts && opts->held_max ? opts->held_max : HELD_DEFAULT, index;
         const char *why, *fix;
         void *memory = NULL;
-        int r;
+        int r, prepared;
 
         if (!ch || !ret || (opts && opts->struct_size != sizeof(*opts)))
                 return error_set(-EINVAL, "psyne_consumer_open: channel, result or struct_size is missing");
@@ -98,9 +98,8 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
                 free(c);
                 return error_set(-ENOMEM, "no memory for a consumer");
         }
-        r = park_prepare();
-        if (r == 0)
-                r = membership_take_member(ch, 0, &index);
+        prepared = park_prepare(); /* now: a wait allocates nothing. Where it fails this thread waits by futex(2) */
+        r = membership_take_member(ch, 0, &index);
         if (r < 0) {
                 free(c->parked);
                 free(c);
@@ -118,6 +117,10 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         c->shared->thread = (uint32_t)syscall(SYS_gettid);
         c->shared->joined_ns = (uint64_t)clock_ns();
         c->shared->engine = park_probe(&why, &fix);
+        if (prepared < 0 && c->shared->engine == PARK_URING) {
+                c->shared->engine = PARK_FUTEX;
+                why = strerror(-prepared);
+        }
         layout_fact_set(&ch->view, LAYOUT_SCOPE_MEMBER, index, "wake", "io_uring",
                 c->shared->engine == PARK_URING ? "io_uring" : "futex(2)", why, fix);
         pthread_mutex_lock(&ch->lock);
@@ -192,6 +195,7 @@ static enum next_lane next_lane(struct psyne_consumer *c) {
         state = __atomic_load_n(&v->lanes[best].state, __ATOMIC_ACQUIRE);
         generation = __atomic_load_n(&v->lanes[best].generation, __ATOMIC_ACQUIRE);
         pthread_mutex_lock(&ch->lock);
+        membership_prune_lanes(ch); /* a lane that came while its predecessor was read takes its place */
         if (!ch->lanes[best].segment.base || ch->lanes[best].generation != generation) {
                 struct layout_cursor *cursor = layout_cursor(v, c->group, (uint32_t)best);
                 uint64_t tail = __atomic_load_n(&v->lanes[best].tx.tail, __ATOMIC_ACQUIRE);

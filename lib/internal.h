@@ -30,7 +30,10 @@ struct channel_lane {
         struct segment segment;   /* SEGMENT_NULL = not mapped here */
         uint32_t generation;      /* of the lane index, when it was mapped */
         unsigned readers;         /* consumers of this process that stand in it */
-        bool owned;               /* a producer handle of this process writes it */
+        bool owned;               /* a producer handle of this process writes the index's newest lane */
+        /* The index's next lane, come while a reader still stands in this one. */
+        struct segment incoming;
+        uint32_t incoming_generation;
 };
 
 struct psyne_channel {
@@ -137,6 +140,8 @@ int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *r
 void membership_leave_member(struct psyne_channel *ch, uint32_t member);
 bool membership_group_has_members(const struct psyne_channel *ch);
 void membership_prune_lanes(struct psyne_channel *ch);  /* unmap what nobody needs any more; lock held */
+void membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct segment *s, uint32_t generation,
+        bool owned);                                    /* takes the segment over; lock held */
 
 /* wake.c: edges F to I of psyne/inline.h; and the barrier. */
 bool wake_barrier_expedited(void);                      /* every CPU that runs a participant; false where refused */

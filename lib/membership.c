@@ -133,11 +133,34 @@ static int claim_producer_bit(struct psyne_channel *ch, uint32_t lane) {
         return 0;
 }
 
+/*
+ * Lanes that ended and hold nothing, but whose reader has not come by to give the index back. The next lane starts at
+ * the very position where the reader stands, so whatever it still stores there is what stands there.
+ */
+static bool retire_drained(struct psyne_channel *ch) {
+        const struct layout_view *v = &ch->view;
+        bool any = false;
+
+        for (uint32_t i = 0; i < v->n_lanes; i++) {
+                struct layout_lane *l = &v->lanes[i];
+                uint32_t generation = __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE);
+
+                if (__atomic_load_n(&layout_cursor(v, 0, i)->exact.released, __ATOMIC_ACQUIRE) !=
+                        __atomic_load_n(&l->tx.tail, __ATOMIC_ACQUIRE))
+                        continue;
+                membership_retire_lane(ch, i, generation);
+                any |= __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_FREE;
+        }
+        return any;
+}
+
 int membership_take_lane(struct psyne_channel *ch, uint32_t *ret) {
         const struct layout_view *v = &ch->view;
+        bool retired = false;
         uint32_t owner;
         int r;
 
+again:
         for (uint32_t i = 0; i < v->n_lanes; i++) {
                 struct layout_lane *l = &v->lanes[i];
 
@@ -157,6 +180,8 @@ int membership_take_lane(struct psyne_channel *ch, uint32_t *ret) {
                 *ret = i;
                 return 0;
         }
+        if (!retired && (retired = retire_drained(ch)))
+                goto again;
         return error_set(-EUSERS, "all %u lanes of %s are taken, or not drained yet", v->n_lanes, ch->uri);
 }
 
@@ -275,10 +300,35 @@ void membership_prune_lanes(struct psyne_channel *ch) {
                 struct channel_lane *cl = &ch->lanes[i];
                 struct layout_lane *l = &ch->view.lanes[i];
 
-                if (!cl->segment.base || cl->owned || cl->readers)
+                if (cl->readers)
                         continue;
-                if (__atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != cl->generation ||
-                        __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_FREE)
+                if (cl->incoming.base) {
+                        segment_deinit(&cl->segment);
+                        cl->segment = cl->incoming;
+                        cl->generation = cl->incoming_generation;
+                        cl->incoming = SEGMENT_NULL;
+                        __atomic_add_fetch(&ch->lanes_version, 1, __ATOMIC_RELEASE);
+                }
+                if (cl->segment.base && !cl->owned &&
+                        (__atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != cl->generation ||
+                                __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_FREE))
                         segment_deinit(&cl->segment);
         }
+}
+
+void membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct segment *s, uint32_t generation,
+        bool owned) {
+        struct channel_lane *cl = &ch->lanes[lane];
+
+        segment_deinit(&cl->incoming);
+        if (cl->readers) { /* they finish the earlier one first */
+                cl->incoming = *s;
+                cl->incoming_generation = generation;
+        } else {
+                segment_deinit(&cl->segment);
+                cl->segment = *s;
+                cl->generation = generation;
+        }
+        cl->owned = owned;
+        __atomic_add_fetch(&ch->lanes_version, 1, __ATOMIC_RELEASE);
 }

@@ -53,7 +53,7 @@ static void fork_child(void) {
                 for (struct psyne_consumer *c = ch->consumers; c; c = c->next)
                         consumer_after_fork_child(c);
                 for (unsigned i = 0; i < LAYOUT_PRODUCERS_MAX; i++)
-                        segment_abandon(&ch->lanes[i].segment);
+                        segment_abandon(&ch->lanes[i].segment), segment_abandon(&ch->lanes[i].incoming);
                 service_after_fork_child(ch);
                 if (ch->scheme == URI_IPC) {
                         entry_after_fork_child(&ch->entry);

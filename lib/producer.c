@@ -99,9 +99,7 @@ static int lane_prepare(struct psyne_channel *ch, uint32_t lane, struct psyne_pr
         lane_tx_init(&p->tx, v, lane, s.base, start);
 
         pthread_mutex_lock(&ch->lock);
-        segment_deinit(&ch->lanes[lane].segment); /* of an earlier owner of the index, if it lingered here */
-        ch->lanes[lane] = (struct channel_lane){.segment = s, .generation = l->generation, .owned = true};
-        __atomic_add_fetch(&ch->lanes_version, 1, __ATOMIC_RELEASE);
+        membership_map_lane(ch, lane, &s, l->generation, true);
         pthread_mutex_unlock(&ch->lock);
         return 0;
 }
@@ -142,21 +140,13 @@ int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_op
         }
         FAULT_POINT("producer.joining");
         r = lane_prepare(ch, lane, p);
-        if (r == 0)
-                r = park_prepare();
         if (r < 0) {
-                struct layout_lane *l = &ch->view.lanes[lane];
-
-                pthread_mutex_lock(&ch->lock);
-                ch->lanes[lane].owned = false;
-                segment_deinit(&ch->lanes[lane].segment);
-                pthread_mutex_unlock(&ch->lock);
-                layout_fact_clear(&ch->view, LAYOUT_SCOPE_LANE, lane);
                 __atomic_fetch_and(&ch->view.header->producers_active, ~(1ull << lane), __ATOMIC_SEQ_CST);
-                __atomic_store_n(&l->state, LAYOUT_FREE, __ATOMIC_RELEASE);
+                __atomic_store_n(&ch->view.lanes[lane].state, LAYOUT_FREE, __ATOMIC_RELEASE);
                 free(p);
                 return error_default(r, "opening a producer: %s", strerror(-r));
         }
+        (void)park_prepare(); /* now: a wait allocates nothing. Where it fails this thread waits by futex(2) */
         p->channel = channel_ref(ch);
         p->endpoint = (struct psyne_endpoint){
                 .is_producer = true,
@@ -514,15 +504,15 @@ int psyne_flush(struct psyne_producer *p, int64_t timeout_ns) {
         return r;
 }
 
-/* Waits for readers as long as they move, or for the first to come. */
+/* Waits for readers as long as they move, or for one to come. */
 static void linger(struct psyne_producer *p) {
-        int64_t patience = p->linger_ns ? p->linger_ns : LINGER_DEFAULT_NS;
+        int64_t patience = p->linger_ns ? p->linger_ns : LINGER_DEFAULT_NS; /* negative: for ever */
         uint64_t before = lane_tx_free_position(&p->tx, true), now;
 
         while (!is_free(p, p->tx.hot.tail, true)) {
-                int r = wait_free(p, p->tx.hot.tail, patience < 0 ? PSYNE_FOREVER : patience, patience >= 0);
+                int r = wait_free(p, p->tx.hot.tail, patience, false);
 
-                if (r == -ESHUTDOWN || r == -EPIPE)
+                if (r == -ESHUTDOWN || r == -EPIPE) /* aborted, or set aside as damaged */
                         return;
                 now = lane_tx_free_position(&p->tx, true);
                 if (r == -ETIME && now == before)

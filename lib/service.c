@@ -195,11 +195,15 @@ static int send_lane(struct connection *k, uint32_t lane) {
         int r = 0;
 
         pthread_mutex_lock(&ch->lock);
-        if (ch->lanes[lane].segment.base) {
+        for (unsigned i = 0; i < 2; i++) {
+                const struct segment *s = i ? &ch->lanes[lane].incoming : &ch->lanes[lane].segment;
+
+                if (!s->base)
+                        continue;
                 h.lane = lane;
-                h.lane_generation = ch->lanes[lane].generation;
-                h.bytes = ch->lanes[lane].segment.bytes;
-                r = handover_send(k->sock, &h, sizeof(h), ch->lanes[lane].segment.fd);
+                h.lane_generation = i ? ch->lanes[lane].incoming_generation : ch->lanes[lane].generation;
+                h.bytes = s->bytes;
+                r = handover_send(k->sock, &h, sizeof(h), s->fd);
         }
         pthread_mutex_unlock(&ch->lock);
         return r;
@@ -310,7 +314,8 @@ static void on_lane(struct connection *k, const struct hail *h, int fd) {
         }
         l = &v->lanes[h->lane];
         pthread_mutex_lock(&ch->lock);
-        have = ch->lanes[h->lane].segment.base && ch->lanes[h->lane].generation == h->lane_generation;
+        have = (ch->lanes[h->lane].segment.base && ch->lanes[h->lane].generation == h->lane_generation) ||
+                (ch->lanes[h->lane].incoming.base && ch->lanes[h->lane].incoming_generation == h->lane_generation);
         pthread_mutex_unlock(&ch->lock);
         if (have || __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != h->lane_generation) {
                 close(fd);
@@ -320,14 +325,12 @@ static void on_lane(struct connection *k, const struct hail *h, int fd) {
         if (segment_import(&s, fd, v->config.ring_bytes, &id) < 0)
                 return;
         pthread_mutex_lock(&ch->lock);
-        if (ch->lanes[h->lane].owned || ch->lanes[h->lane].readers) {
+        if (ch->lanes[h->lane].owned) { /* not by a peer that keeps to the rules */
                 pthread_mutex_unlock(&ch->lock);
                 segment_deinit(&s);
                 return;
         }
-        segment_deinit(&ch->lanes[h->lane].segment);
-        ch->lanes[h->lane] = (struct channel_lane){.segment = s, .generation = h->lane_generation};
-        __atomic_add_fetch(&ch->lanes_version, 1, __ATOMIC_RELEASE);
+        membership_map_lane(ch, h->lane, &s, h->lane_generation, false);
         pthread_mutex_unlock(&ch->lock);
         FAULT_POINT("service.imported");
         wake_local(ch);

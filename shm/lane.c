@@ -318,6 +318,19 @@ static void rx_limit_held(struct lane_rx *x) {
         x->hot.held_max = x->redelivering ? 0 : room < x->held_max ? room : x->held_max;
 }
 
+/* After every step of `taken`, over padding too: redelivery ends where the dead one had come to. Before that the exact
+ * `taken` stays where the dead one left it, or a second death would forget. */
+static void rx_store_taken(struct lane_rx *x) {
+        struct psyne_hot_rx *h = &x->hot;
+
+        if (x->redelivering && h->taken - x->redeliver <= h->mask) {
+                x->redelivering = false;
+                rx_limit_held(x);
+        }
+        if (!x->redelivering)
+                __atomic_store_n(&h->line->taken, h->taken, __ATOMIC_RELEASE);
+}
+
 static void rx_store_released(struct lane_rx *x) {
         __atomic_store_n(&x->hot.line->released, x->hot.released, PSYNE_ORDER_D); /* D, pairs with A */
 }
@@ -344,8 +357,7 @@ int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret) {
                 h->taken += stride;
                 if (!h->held)
                         h->released = h->taken;
-                if (!x->redelivering || h->taken - x->redeliver <= h->mask)
-                        __atomic_store_n(&h->line->taken, h->taken, __ATOMIC_RELEASE);
+                rx_store_taken(x);
                 if (!h->held)
                         rx_store_released(x);
         }
@@ -362,17 +374,11 @@ int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret) {
                 .type = (uint32_t)kind,
                 .opaque = {h->taken, h->taken + stride, h->token},
         };
-        /* Below redeliver the exact `taken` must stay where the dead one left it, or a second death would forget. */
         if (x->redelivering && x->redeliver - h->taken - 1 < h->mask + 1)
                 ret->flags = PSYNE_MSG_REDELIVERED;
         h->taken += stride;
         h->held++;
-        if (x->redelivering && h->taken - x->redeliver <= h->mask) { /* all of them are out again */
-                x->redelivering = false;
-                rx_limit_held(x);
-        }
-        if (!x->redelivering)
-                __atomic_store_n(&h->line->taken, h->taken, __ATOMIC_RELEASE);
+        rx_store_taken(x);
         return 1;
 }
 

@@ -1,0 +1,26 @@
+/* What stat.c has read, and what stat-fill.c makes of it. */
+#ifndef PSYNE_STAT_FILL_H
+#define PSYNE_STAT_FILL_H
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "lib/entry.h"
+#include "psyne/stat.h"
+#include "shm/layout.h"
+
+/* Two looks at one control file, the second one later, and what the kernel said in between. */
+struct stat_look {
+        int fd;
+        struct stat st;
+        uint64_t pidns;                      /* ours, 0 = not known */
+        uint64_t bytes;                      /* of each */
+        unsigned char *first, *second;       /* private memory */
+        struct layout_view before, now;      /* into those; validated */
+        bool held[ENTRY_SLOTS_MAX];          /* slot by slot */
+        bool anybody;
+};
+
+/* Everything but the file's name. The caller frees *ret with free(). -ENOMEM. */
+int stat_fill(struct psyne_stat **ret, const struct stat_look *l);
+#endif
