@@ -23,13 +23,13 @@
 
 /* What one opener asks for: option struct and query merged. Zero = not asked. */
 struct wishes {
-        uint64_t ring_bytes;
+        uint64_t ring_bytes, ring_asked; /* rounded, and as it was asked for */
         uint32_t mode, align, max_producers, max_consumers, type_id, flags, file_mode;
         uint64_t elem_bytes, type_hash;
         enum psyne_try huge, numa, uring;
         enum psyne_wait wait;
         int64_t linger_ns;
-        bool fence;
+        bool fence, membarrier;
         enum uri_engine engine;
 };
 
@@ -102,8 +102,10 @@ static int wishes_merge(struct wishes *w, const struct uri *u, const struct psyn
                 w->wait = (enum psyne_wait)(u->wait + PSYNE_WAIT_HYBRID);
         if (uri_has(u, URI_ENGINE))
                 w->engine = (enum uri_engine)u->engine;
-        if (uri_has(u, URI_BARRIER))
+        if (uri_has(u, URI_BARRIER)) {
                 w->fence = u->barrier == URI_BARRIER_FENCE;
+                w->membarrier = u->barrier == URI_BARRIER_MEMBARRIER;
+        }
 
         if (w->file_mode && ((w->file_mode & 0600) != 0600 || w->file_mode & ~0666u))
                 return error_set(-EINVAL, "file mode %#o: the owner reads and writes, and nobody executes", w->file_mode);
@@ -115,6 +117,7 @@ static int wishes_merge(struct wishes *w, const struct uri *u, const struct psyn
                         LAYOUT_CONSUMERS_MAX);
         if (w->mode > PSYNE_SPSC)
                 return error_set(-ENOTSUP, "mode=%s is not built yet; spsc is", mode_name(w->mode));
+        w->ring_asked = w->ring_bytes;
         if (w->ring_bytes) {
                 if (sysinfo(&si) == 0 && w->ring_bytes > (uint64_t)si.totalram * si.mem_unit)
                         return error_set(-ENOMEM, "size=%llu is more than this machine's memory",
@@ -430,8 +433,9 @@ static void channel_facts(struct psyne_channel *ch, const struct wishes *w) {
         char asked[24], obtained[24];
 
         snprintf(obtained, sizeof(obtained), "%llu", (unsigned long long)ch->view.config.ring_bytes);
-        snprintf(asked, sizeof(asked), "%s", obtained);
-        layout_fact_set(&ch->view, LAYOUT_SCOPE_CHANNEL, 0, "ring", asked, obtained, "", "");
+        snprintf(asked, sizeof(asked), "%llu", (unsigned long long)(w->ring_asked ? w->ring_asked : ch->view.config.ring_bytes));
+        layout_fact_set(&ch->view, LAYOUT_SCOPE_CHANNEL, 0, "ring", asked, obtained,
+                w->ring_asked && w->ring_asked != ch->view.config.ring_bytes ? "rounded up to a power of two" : "", "");
         layout_fact_set(&ch->view, LAYOUT_SCOPE_CHANNEL, 0, "barrier", w->fence ? "fence" : "membarrier",
                 ch->view.header->barrier_fence ? "fence" : "membarrier",
                 ch->view.header->barrier_fence && !w->fence ? "a participant may not call membarrier" : "",
@@ -444,7 +448,8 @@ static void channel_facts(struct psyne_channel *ch, const struct wishes *w) {
  *
  * -EINVAL: address, key or option; -ENAMETOOLONG; -EMEDIUMTYPE: exists with another value, the sentence names both;
  * -EPROTO: another layout version, or no control file at all; -EBADMSG: it is damaged; -ERANGE: a number; -EACCES; -EUSERS: all slots are taken;
- * -ENOTSUP: a `require` that cannot be met, or a mode that is not built; -ENOSPC, -ENOMEM, -EMFILE.
+ * -ENOTSUP: a `require` that cannot be met, or a mode that is not built; -ENOSPC, -ENOMEM, -EMFILE; -ENOENT,
+ * -ENOTDIR, -EXDEV: the directory is missing, none, or not on tmpfs; -ETIME: others kept making and sweeping the name.
  */
 int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_channel **ret) {
         _cleanup_(channel_freep) struct psyne_channel *ch = NULL;
@@ -473,6 +478,9 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
                 park_force(PARK_FUTEX);
         if ((w.engine == URI_ENGINE_URING || w.uring == PSYNE_REQUIRE) && park_probe(&why, &fix) != PARK_URING)
                 return error_set(-ENOTSUP, "io_uring is required and cannot be had: %s", why);
+
+        if (w.membarrier && !process_has_membarrier())
+                return error_set(-ENOTSUP, "barrier=membarrier: the kernel or a seccomp profile refuses it");
 
         ch = calloc(1, sizeof(*ch));
         if (!ch)

@@ -163,7 +163,7 @@ static void leave_lane(struct psyne_consumer *c) {
         }
 }
 
-enum next_lane { LANE_NONE, LANE_PENDING, LANE_FOUND };
+enum next_lane { LANE_NONE, LANE_PENDING, LANE_FOUND, LANE_DAMAGED };
 
 /* The oldest lane that is not finished. One that is not mapped here yet is waited for: order comes first. */
 static enum next_lane next_lane(struct psyne_consumer *c) {
@@ -181,7 +181,8 @@ static enum next_lane next_lane(struct psyne_consumer *c) {
                 state = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
                 joining |= state == LAYOUT_JOINING;
                 if ((state != LAYOUT_ACTIVE && state != LAYOUT_CLOSED && state != LAYOUT_DEAD) ||
-                        ((c->parked_set | c->set_aside) & (1ull << i)))
+                        c->parked_set & (1ull << i) ||
+                        c->set_aside[i] == __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE))
                         continue;
                 if (l->order < best_order) {
                         best_order = l->order;
@@ -217,11 +218,14 @@ static enum next_lane next_lane(struct psyne_consumer *c) {
         ch->lanes[best].readers++;
         r = lane_rx_init(&c->rx, v, c->group, (uint32_t)best, ch->lanes[best].segment.base,
                 ch->lanes[best].segment.bytes, c->held_max);
+        if (r < 0)
+                ch->lanes[best].readers--;
         pthread_mutex_unlock(&ch->lock);
         if (r < 0) {
                 rx_none(c);
-                c->set_aside |= 1ull << best;
-                return LANE_PENDING;
+                c->set_aside[best] = generation;
+                count(&c->shared->damaged, 1);
+                return LANE_DAMAGED;
         }
         c->rx.hot.fence = __atomic_load_n(&ch->fence, __ATOMIC_RELAXED);
         c->lane = best;
@@ -234,7 +238,7 @@ static int set_aside(struct psyne_consumer *c) {
         uint32_t active = LAYOUT_ACTIVE;
         uint32_t lane = (uint32_t)c->lane;
 
-        c->set_aside |= 1ull << lane;
+        c->set_aside[lane] = c->lane_generation;
         count(&c->shared->damaged, 1);
         __atomic_compare_exchange_n(&c->channel->view.lanes[lane].state, &active, LAYOUT_DAMAGED, false,
                 __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
@@ -278,6 +282,9 @@ static int consumer_look(struct psyne_consumer *c, struct psyne_msg *ret) {
                         leave_lane(c);
                 }
                 next = next_lane(c);
+                if (next == LANE_DAMAGED)
+                        return error_set(-EBADMSG, "this group's place in a lane of %s is damaged; it was set aside",
+                                ch->uri);
                 if (next != LANE_FOUND)
                         break;
         }
@@ -287,7 +294,7 @@ static int consumer_look(struct psyne_consumer *c, struct psyne_msg *ret) {
                 (void)lane_rx_publish(&c->rx);
                 wake_producers(c);
         }
-        if (stop)
+        if (stop == 2 || (stop && next != LANE_PENDING)) /* draining includes rings that are still on their way */
                 return error_set(-ESHUTDOWN, "%s is stopped", ch->uri);
         if (next == LANE_NONE && c->had_producer)
                 return error_set(-EPIPE, "no producer is left on %s, and all it sent was received", ch->uri);
@@ -522,12 +529,7 @@ int psyne_recv_copy(struct psyne_consumer *c, void *buf, size_t cap, uint32_t *t
         if (r < 0)
                 return r;
         if (m.len > cap || m.len > INT32_MAX) {
-                struct psyne_hot_rx *h = &c->rx.hot;
-
-                /* Not consumed: as if it had not been taken. It is the newest taken, so this is one step back. */
-                h->taken = m.opaque[0];
-                h->held--;
-                __atomic_store_n(&h->line->taken, h->taken, __ATOMIC_RELEASE);
+                lane_rx_untake(&c->rx, &m);
                 return error_set(-EMSGSIZE, "the message has %zu bytes, the memory given %zu", m.len, cap);
         }
         if (m.len)

@@ -1,7 +1,7 @@
 /*
  * What the files of lib/ share: the channel of one process, and its two kinds of handles.
  *
- * Locks, outermost first: the process's registry (process.c), a channel's `lock`. Hot calls take none. What the
+ * Locks, outermost first: the process's registry (process.c), the services' (service.c), a channel's. Hot calls take none. What the
  * service thread does to a handle that another thread is using is limited to atomic words named here.
  */
 #ifndef PSYNE_INTERNAL_H
@@ -99,7 +99,7 @@ struct psyne_consumer {
         uint32_t lane_generation;
         uint32_t lanes_seen;        /* of channel->lanes_version */
         uint64_t generation_seen;   /* of lanes_generation */
-        uint64_t set_aside;         /* damaged lanes, bit per index */
+        uint32_t set_aside[LAYOUT_PRODUCERS_MAX]; /* generation of the damaged lane of that index */
         uint64_t parked_set;        /* lanes left with messages still held */
         struct lane_rx *parked;     /* [n_lanes] */
         uint32_t held_max;

@@ -248,10 +248,10 @@ static int sleep_for(struct psyne_producer *p, struct waiter *w, uint64_t wanted
 }
 
 /*
- * Waits until everything before @wanted is free. 0; -EAGAIN with a zero timeout; -ETIME, -EINTR, -EPIPE (readers
- * were here and are gone), -ESHUTDOWN.
+ * Waits until everything before @wanted is free, to @claim there or to have it all read. 0; -EAGAIN with a zero
+ * timeout; -ETIME, -EINTR, -EPIPE (readers were here and are gone), -ESHUTDOWN.
  */
-static int wait_free(struct psyne_producer *p, uint64_t wanted, int64_t timeout_ns, bool need_reader) {
+static int wait_free(struct psyne_producer *p, uint64_t wanted, int64_t timeout_ns, bool need_reader, bool claim) {
         struct layout_lane *l = p->tx.shared;
         struct waiter w;
         bool waiting = false;
@@ -263,7 +263,7 @@ static int wait_free(struct psyne_producer *p, uint64_t wanted, int64_t timeout_
 
                 if (is_free(p, wanted, timeout_ns == PSYNE_NOWAIT))
                         break;
-                if (stop == 2 || (stop == 1 && wanted != p->tx.hot.tail))
+                if (stop == 2 || (stop == 1 && claim))
                         r = error_set(-ESHUTDOWN, "%s is stopped", p->channel->uri);
                 else if (need_reader && reader_gone(p))
                         r = is_free(p, wanted, true)
@@ -273,7 +273,7 @@ static int wait_free(struct psyne_producer *p, uint64_t wanted, int64_t timeout_
                 else if (__atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_DAMAGED)
                         r = error_set(-EPIPE, "the reader set this lane aside as damaged");
                 else if (timeout_ns == PSYNE_NOWAIT)
-                        r = error_set(-EAGAIN, "no room");
+                        r = error_set(-EAGAIN, claim ? "no room" : "not all is read yet");
                 if (r < 0 || timeout_ns == PSYNE_NOWAIT)
                         break;
                 if (!waiting) {
@@ -321,7 +321,7 @@ static int claim_locked(struct psyne_producer *p, size_t bytes, int64_t timeout_
         if (h->head + need - h->tail > h->mask + 1)
                 return error_set(-EAGAIN, "this producer's own open claims leave no room");
         count(&p->tx.shared->full_events, 1);
-        r = wait_free(p, h->head + need - (h->mask + 1), timeout_ns, true);
+        r = wait_free(p, h->head + need - (h->mask + 1), timeout_ns, true, true);
         if (r < 0)
                 return r;
         if (!psyne_lane_claim(h, bytes, ret))
@@ -370,7 +370,8 @@ int psyne_commit_slow(struct psyne_producer *p, struct psyne_msg *m) {
         return r;
 }
 
-/* Gives a claim's space back: nothing was sent. -EINVAL: not an open claim of this producer. */
+/* Gives a claim's space back: nothing was sent. -EINVAL: not an open claim of this producer; -ENOBUFS: too many aborted
+ * claims wait for older ones that are still open. */
 int psyne_abort(struct psyne_producer *p, struct psyne_msg *m) {
         int r;
 
@@ -489,8 +490,8 @@ int psyne_sendv(struct psyne_producer *p, uint32_t type, const struct iovec *v, 
         return psyne_commit_inline(p, &m);
 }
 
-/* Waits until every reader that can hold this producer back has released all it committed. -ETIME; -EPIPE: readers
- * were here and are gone; -EINTR; -ESHUTDOWN: stopped with PSYNE_ABORT. */
+/* Waits until every reader that can hold this producer back has released all it committed. -ETIME, or
+ * -EAGAIN with a zero timeout; -EPIPE: readers were here and are gone; -EINTR; -ESHUTDOWN: stopped with PSYNE_ABORT. */
 int psyne_flush(struct psyne_producer *p, int64_t timeout_ns) {
         int r;
 
@@ -499,7 +500,7 @@ int psyne_flush(struct psyne_producer *p, int64_t timeout_ns) {
         r = producer_enter(p);
         if (r < 0)
                 return r;
-        r = is_free(p, p->tx.hot.tail, true) ? 0 : wait_free(p, p->tx.hot.tail, timeout_ns, true);
+        r = is_free(p, p->tx.hot.tail, true) ? 0 : wait_free(p, p->tx.hot.tail, timeout_ns, true, false);
         producer_leave(p);
         return r;
 }
@@ -510,7 +511,7 @@ static void linger(struct psyne_producer *p) {
         uint64_t before = lane_tx_free_position(&p->tx, true), now;
 
         while (!is_free(p, p->tx.hot.tail, true)) {
-                int r = wait_free(p, p->tx.hot.tail, patience, false);
+                int r = wait_free(p, p->tx.hot.tail, patience, false, false);
 
                 if (r == -ESHUTDOWN || r == -EPIPE) /* aborted, or set aside as damaged */
                         return;
@@ -545,7 +546,9 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                 lane_tx_abort_all(&p->tx);
                 linger(p);
                 lane_tx_refresh(&p->tx, true);
-                if (!is_free(p, p->tx.hot.tail, true) && !membership_group_has_members(ch)) {
+                if (!is_free(p, p->tx.hot.tail, true) &&
+                        (!membership_group_has_members(ch) ||
+                                __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_DAMAGED)) {
                         const struct layout_cursor *c = layout_cursor(&ch->view, 0, lane);
 
                         unread = p->tx.hot.messages - c->exact.messages_received - c->lost;

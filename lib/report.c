@@ -39,7 +39,7 @@ int psyne_info(const struct psyne_channel *ch, struct psyne_info *ret) {
         ret->mode = (enum psyne_mode)v->config.mode;
         ret->record_align = v->config.record_align;
         ret->ring_bytes = v->config.ring_bytes;
-        ret->message_max = v->config.ring_bytes - v->config.record_align - PSYNE_RECORD_HEADER;
+        ret->message_max = lane_message_max(v->config.ring_bytes, v->config.record_align);
         ret->max_producers = v->config.max_producers;
         ret->max_consumers = v->config.max_consumers;
         for (uint32_t i = 0; i < v->n_lanes; i++)

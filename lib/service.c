@@ -10,6 +10,7 @@
 #include "lib/service.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -457,6 +458,8 @@ static void service_free(struct service *s) {
 
 static int service_new(bool threaded, struct service **ret) {
         struct service *s;
+        pthread_attr_t attr;
+        cpu_set_t cpus;
         sigset_t all, old;
         int r;
 
@@ -473,7 +476,12 @@ static int service_new(bool threaded, struct service **ret) {
                 /* No signal of the application's may land here. */
                 sigfillset(&all);
                 pthread_sigmask(SIG_SETMASK, &all, &old);
-                r = -pthread_create(&s->thread, NULL, service_run, s);
+                /* The opener may be pinned beside its data; this thread keeps out of its way where the process may. */
+                pthread_attr_init(&attr);
+                if (sched_getaffinity(getpid(), sizeof(cpus), &cpus) == 0)
+                        (void)pthread_attr_setaffinity_np(&attr, sizeof(cpus), &cpus);
+                r = -pthread_create(&s->thread, &attr, service_run, s);
+                pthread_attr_destroy(&attr);
                 pthread_sigmask(SIG_SETMASK, &old, NULL);
                 if (r < 0) {
                         service_free(s);

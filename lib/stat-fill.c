@@ -85,10 +85,11 @@ static enum psyne_stat_process process_of(const struct stat_look *l, const struc
 
 static void fill_peer(struct psyne_stat_peer *to, const struct stat_look *l, uint32_t i) {
         const struct layout_peer *p = &l->now.peers[i];
+        bool joined_since = p->generation != l->before.peers[i].generation; /* and then the slot may have been free */
 
         *to = (struct psyne_stat_peer){
                 .state = state_of(p->state),
-                .alive = l->held[i],
+                .alive = l->held[i] || (joined_since && p->state == LAYOUT_ACTIVE),
                 .can_membarrier = p->capabilities & LAYOUT_CAN_MEMBARRIER,
                 .can_serve = p->capabilities & LAYOUT_CAN_SERVE,
                 .pid = p->pid,
@@ -361,8 +362,10 @@ int stat_fill(struct psyne_stat **ret, const struct stat_look *l) {
         s->n_members = v->n_members;
 
         fill_channel(s, l);
-        for (uint32_t i = 0; i < v->n_peers; i++)
+        for (uint32_t i = 0; i < v->n_peers; i++) {
                 fill_peer(&peers[i], l, i);
+                s->anybody |= peers[i].alive;
+        }
         for (uint32_t i = 0; i < v->n_lanes; i++)
                 fill_lane(&lanes[i], l, peers, i);
         for (uint32_t i = 0; i < v->n_groups; i++)

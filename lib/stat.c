@@ -12,6 +12,7 @@
  *     never behind "received" by more than the record whose count its producer has not stored yet.
  * 2 before 3: who leaves in order marks its row free, then lets go of the slot. A row that still says active in 3
  *     although the slot was free in 2 is of a dead one. The other way round every orderly leave could look like a death.
+ *     Who joins bumps its row's generation: one that differs between 1 and 3 is of somebody who came after 2.
  */
 #include "psyne/stat.h"
 

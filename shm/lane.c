@@ -11,12 +11,8 @@
 
 void lane_tx_init(struct lane_tx *t, const struct layout_view *v, uint32_t index, unsigned char *base,
         uint64_t start) {
-        uint64_t ring = v->config.ring_bytes, align = v->config.record_align, most;
+        uint64_t ring = v->config.ring_bytes, align = v->config.record_align;
 
-        /* One cell stays free for the successor's word, so the largest record is a ring less a cell. */
-        most = ring - align - PSYNE_RECORD_HEADER;
-        if (most > UINT32_MAX - 2 * align)
-                most = UINT32_MAX - 2 * align; /* the stride is 32 bits */
         *t = (struct lane_tx){
                 .hot = {
                         .base = base,
@@ -26,7 +22,7 @@ void lane_tx_init(struct lane_tx *t, const struct layout_view *v, uint32_t index
                         .limit = start + ring,
                         .frontier = start + align, /* fresh pages are zero; the rest is zero too, but cold */
                         .align = align,
-                        .bytes_max = most,
+                        .bytes_max = lane_message_max(ring, align),
                         .line = &v->lanes[index].tx,
                         .sleepers = &v->header->sleepers,
                         .stop = &v->header->stop,
@@ -380,6 +376,16 @@ int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret) {
         h->held++;
         rx_store_taken(x);
         return 1;
+}
+
+void lane_rx_untake(struct lane_rx *x, const struct psyne_msg *m) {
+        x->hot.taken = m->opaque[0];
+        x->hot.held--;
+        if (m->flags & PSYNE_MSG_REDELIVERED) { /* the exact `taken` is where the dead one left it, and stays */
+                x->redelivering = true;
+                x->hot.held_max = 0;
+        } else
+                __atomic_store_n(&x->hot.line->taken, x->hot.taken, __ATOMIC_RELEASE);
 }
 
 unsigned lane_rx_take_n(struct lane_rx *x, struct psyne_msg ret[], unsigned n) {

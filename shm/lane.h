@@ -38,6 +38,14 @@ struct lane_rx {
         struct lane_span scattered[LANE_HELD_MAX]; /* released out of order, hot.scattered of them */
 };
 
+/* One cell stays free for the successor's word, so the largest record is a ring less a cell; and its stride must fit
+ * the commit word's 32 bits. */
+static inline uint64_t lane_message_max(uint64_t ring_bytes, uint64_t align) {
+        uint64_t most = ring_bytes - align - PSYNE_RECORD_HEADER;
+
+        return most < UINT32_MAX - 2 * align ? most : UINT32_MAX - 2 * align;
+}
+
 /* ---- writing end ---- */
 
 /* A fresh ring (all zero) whose first record will start at @start, a multiple of the view's alignment. */
@@ -73,6 +81,8 @@ int lane_rx_init(struct lane_rx *x, const struct layout_view *v, uint32_t group,
 /* The long way to take a record: walks over aborted ones, flags redelivered ones. 1, 0 = nothing there, -ENOBUFS,
  * -EBADMSG = the header is nonsense. */
 int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret);
+/* Gives the newest taken record, the one in @m, back as if it had not been taken. */
+void lane_rx_untake(struct lane_rx *x, const struct psyne_msg *m);
 unsigned lane_rx_take_n(struct lane_rx *x, struct psyne_msg ret[], unsigned n); /* fast ones only; 0 = use lane_rx_take */
 
 int lane_rx_release(struct lane_rx *x, struct psyne_msg *m); /* 0, -EINVAL */

@@ -225,7 +225,7 @@ int segment_new(struct segment *ret, const char *name, size_t bytes, const struc
                                 return error_default(r, "memfd_create: %s", strerror(-r));
                         explain_hugetlb(r, bytes, report);
                 }
-        } else if (!large) {
+        } else if (!large && wish->huge != PSYNE_NEVER) {
                 snprintf(report->pages_why, sizeof(report->pages_why), "a ring under 2 MiB cannot use 2M pages");
                 snprintf(report->pages_fix, sizeof(report->pages_fix), "size=2M or more");
         }

@@ -103,6 +103,20 @@ static void progress_start(void) {
         progress.start_ns = progress.last_ns = now_ns();
 }
 
+/* What was asked for and obtained, while our endpoint is open: its rows go with it. */
+static void say_obtained(void) {
+        struct psyne_info info = {.struct_size = sizeof(info)};
+
+        if (!options.verbose || psyne_info(channel, &info) < 0)
+                return;
+        for (unsigned i = 0; i < info.n_facts; i++) {
+                const struct psyne_fact *f = &info.facts[i];
+
+                fprintf(stderr, "psyne-cat: %s, %s: asked %s, obtained %s%s%s%s%s\n", f->whose, f->what, f->asked,
+                        f->obtained, f->why[0] ? " because " : "", f->why, f->fix[0] ? "; fix: " : "", f->fix);
+        }
+}
+
 /* ---- sending ----------------------------------------------------------------------------------------------------- */
 
 /* A read that a signal may end. 0 = end of input, or time to drain. */
@@ -257,6 +271,7 @@ static int run_send(void) {
                 complain("%s", psyne_last_error());
         if (r < 0)
                 (void)psyne_stop(channel, PSYNE_ABORT); /* nobody to linger for */
+        say_obtained();
         unread = psyne_producer_close(p);
         if (unread > 0)
                 complain("%" PRId64 " messages were not read", unread);
@@ -350,6 +365,7 @@ static int run_receive(void) {
                         progress.messages, progress.bytes, end.messages, end.bytes);
         else if (ended && end.interrupted)
                 status = complain("the sender was interrupted; what it had sent is complete");
+        say_obtained();
         (void)psyne_consumer_close(c);
         return status;
 }
@@ -441,19 +457,6 @@ static int parse_arguments(int argc, char **argv) {
         return 0;
 }
 
-static void say_obtained(void) {
-        struct psyne_info info = {.struct_size = sizeof(info)};
-
-        if (psyne_info(channel, &info) < 0)
-                return;
-        for (unsigned i = 0; i < info.n_facts; i++) {
-                const struct psyne_fact *f = &info.facts[i];
-
-                fprintf(stderr, "psyne-cat: %s, %s: asked %s, obtained %s%s%s%s%s\n", f->whose, f->what, f->asked,
-                        f->obtained, f->why[0] ? " because " : "", f->why, f->fix[0] ? "; fix: " : "", f->fix);
-        }
-}
-
 int main(int argc, char **argv) {
         struct sigaction sa = {.sa_handler = on_signal};
         struct psyne_info info = {.struct_size = sizeof(info)};
@@ -472,8 +475,6 @@ int main(int argc, char **argv) {
         if (psyne_info(channel, &info) == 0 && options.block > info.ring_bytes / 4)
                 options.block = (size_t)info.ring_bytes / 4;
         r = options.listen ? run_receive() : run_send();
-        if (options.verbose)
-                say_obtained();
         psyne_close(channel);
         return r;
 }

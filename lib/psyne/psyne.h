@@ -9,6 +9,7 @@
  *   -EMEDIUMTYPE mode, size or type differs (sentence says which)      -EBUSY role is taken, or in use by another thread
  *   -EUSERS table is full              -ESTALE channel was made anew   -EOWNERDEAD handle came through fork()
  *   -ENOTSUP explicit wish cannot be met                               -EACCES peer or directory is not allowed
+ *   -ERANGE a number does not fit      -EXDEV directory is not on tmpfs, -ENOENT or not there
  *   -EINVAL misuse (second commit, other's message, unknown URI key)   -ENAMETOOLONG channel name
  *
  * Timeouts are nanoseconds from now on CLOCK_MONOTONIC; 0 never waits, negative waits for ever. A producer, a

@@ -146,7 +146,10 @@ static void worker_exec(const struct contender *c, int control_fd, int arena_fd,
         char control[16], arena[16], slot[16];
 
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        signal(SIGINT, SIG_IGN); /* the terminal sends it to all of us; the driver ends the round first */
+        /* The terminal, and timeout(1), send these to all of us; the driver ends the round first. */
+        signal(SIGHUP, SIG_IGN);
+        signal(SIGINT, SIG_IGN);
+        signal(SIGTERM, SIG_IGN);
         if (getppid() != driver)
                 _exit(EXIT_FAILURE); /* it died before the line above */
         fcntl(control_fd, F_SETFD, 0);

@@ -61,7 +61,8 @@ int bench_wake(struct run *r) {
                 if (err == 0)
                         err = run_table(r, "wake", "round trip, both sides asleep between messages, on one CPU", &spec);
                 if (err == 0 && !r->options.same_cpu) {
-                        spec = spec_of(r, BENCH_PUBLISH, r->options.wait, SIZES(r, sizes_wake)[i]);
+                        spec = spec_of(
+                                r, BENCH_PUBLISH, BENCH_WAIT_SPIN, SIZES(r, sizes_wake)[i]); /* nobody waits at all */
                         err = run_table(r, "publish", "claim, fill and commit with nobody asleep", &spec);
                 }
                 if (err < 0)

@@ -103,16 +103,18 @@ static int psyne_attach(struct bench_side *s, struct bench_arena *arena, void **
         p = calloc(1, sizeof(*p));
         if (!p)
                 return -ENOMEM;
-        if (s->side == BENCH_SIDE_A || both) {
+        /* The first open starts the service thread, which must not be bound to the CPU that this side is going to spin
+         * on. */
+        bench_pin(s, false);
+        if (s->side == BENCH_SIDE_A || both)
                 r = psyne_side_channel(s, s->side, &p->out_channel);
-                if (r >= 0)
-                        r = psyne_producer_open(p->out_channel, &producer, &p->out);
-        }
-        if (r >= 0 && (s->side == BENCH_SIDE_B || both)) {
+        if (r >= 0 && (s->side == BENCH_SIDE_B || both))
                 r = psyne_side_channel(s, !s->side, &p->in_channel);
-                if (r >= 0)
-                        r = psyne_consumer_open(p->in_channel, &consumer, &p->in);
-        }
+        bench_pin(s, true);
+        if (r >= 0 && p->out_channel)
+                r = psyne_producer_open(p->out_channel, &producer, &p->out);
+        if (r >= 0 && p->in_channel)
+                r = psyne_consumer_open(p->in_channel, &consumer, &p->in);
         if (r < 0) {
                 bench_refuse(s, r, "%s", psyne_last_error());
                 psyne_side_free(p);
@@ -202,6 +204,13 @@ LOOP_CALL void psyne_bulk_take(void *ctx, size_t size, struct payload_reader *t)
 
 LOOP_RUN_DEFINE(psyne_run, psyne_one_send, psyne_one_take, psyne_bulk_send, psyne_bulk_take)
 
+/* A library built not to look for sleepers cannot wake any: it is for comparing what the look costs. */
+#ifdef PSYNE_NO_WAKE_CHECK
+#define PSYNE_WAITS BENCH_WAIT_SPIN
+#else
+#define PSYNE_WAITS (BENCH_WAIT_SPIN | BENCH_WAIT_BLOCK | BENCH_WAIT_HYBRID)
+#endif
+
 const struct bench_impl impl_psyne = {
         .name = "psyne",
         .package = "-",
@@ -209,7 +218,7 @@ const struct bench_impl impl_psyne = {
         .what = BENCH_LAT | BENCH_RATE | BENCH_PUBLISH,
         .calls = BENCH_SINGLE | BENCH_BULK,
         .modes = BENCH_PROCESSES | BENCH_THREADS,
-        .waits = BENCH_WAIT_SPIN | BENCH_WAIT_BLOCK | BENCH_WAIT_HYBRID,
+        .waits = PSYNE_WAITS,
         .attach = psyne_attach,
         .run = psyne_run,
         .detach = psyne_detach,

@@ -39,18 +39,6 @@ static struct stats_summary ratios_to(
         return stats_ratios(values, others, t->n_rounds);
 }
 
-/* The same calls in the same mode by the psyne of --against. */
-static const struct row *against_of(const struct table *t, const struct row *r) {
-        for (unsigned i = 0; i < t->n_rows; i++) {
-                const struct row *o = &t->rows[i];
-
-                if (o->is_against && r->is_psyne && !r->is_against && !o->refused[0] && o->mode == r->mode &&
-                        o->calls == r->calls)
-                        return o;
-        }
-        return NULL;
-}
-
 /* The raw line in the rounds of a class. */
 static struct stats_summary class_probe(const struct table *t, enum table_class class) {
         double v[TABLE_ROUNDS_MAX];
@@ -70,7 +58,7 @@ static struct figures figures_of(const struct table *t, const struct row *r, enu
         f.to_floor = ratios_to(t, class, values, table_floor(t));
         f.to_peer = ratios_to(t, class, values, peer);
         f.to_single_peer = ratios_to(t, class, values, table_best_peer(t, class, true));
-        f.to_against = ratios_to(t, class, values, against_of(t, r));
+        f.to_against = ratios_to(t, class, values, r->is_against ? NULL : table_counterpart(t, r));
         f.best_peer = peer ? peer->label : NULL;
         return f;
 }

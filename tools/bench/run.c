@@ -362,7 +362,7 @@ int run_table(struct run *r, const char *bench, const char *title, const struct 
                 if (err < 0 && err != -EINTR)
                         complain(err, driver_error(r->driver));
         }
-        if (err < 0) {
+        if (err < 0 && (err != -EINTR || t->n_rounds == 0)) {
                 table_free(t);
                 return err;
         }
@@ -373,5 +373,5 @@ int run_table(struct run *r, const char *bench, const char *title, const struct 
         if (!r->options.quiet)
                 fprintf(stderr, "\r\033[K");
         report_table(&r->report, t, r->text);
-        return 0;
+        return err; /* interrupted: what was measured until then is shown */
 }

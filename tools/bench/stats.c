@@ -67,6 +67,8 @@ struct stats_summary stats_ratios(const double *a, const double *b, size_t n) {
 #define GAP_MIN                                                                                                        \
         1.3 /* 34 and 235 ns on one processor, 56 and 78 on another; within a class neighbours are closer than this */
 
+#define ABOVE_MAX 1.25 /* the nearest separate cores seen so far took 78 ns, with below_ns at its default of 65 */
+
 double stats_threshold(const double *probes, size_t n, double below_ns) {
         double threshold = below_ns, widest = GAP_MIN;
         double *v;
@@ -83,6 +85,9 @@ double stats_threshold(const double *probes, size_t n, double below_ns) {
                 widest = v[i] / v[i - 1];
                 threshold = sqrt(v[i] * v[i - 1]);
         }
+        /* A gap up to cores far away says nothing about where the near ones would have been. */
+        if (threshold > below_ns * ABOVE_MAX)
+                threshold = below_ns * ABOVE_MAX;
         free(v);
         return threshold;
 }

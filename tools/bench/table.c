@@ -197,9 +197,11 @@ static int row_try(struct table *t, struct row *row, struct driver *d, const str
 
 /* Leaves the row attached with its best ring and pauses, or refused. */
 static int row_prepare(struct table *t, struct row *row, struct driver *d, const struct table_options *o) {
-        const uint64_t fixed[] = {o->ring_bytes};
-        const uint64_t *sizes = o->ring_bytes ? fixed : ring_sizes;
-        const size_t n_sizes = o->ring_bytes ? 1 : sizeof(ring_sizes) / sizeof(*ring_sizes);
+        const struct row *twin = row->is_against ? table_counterpart(t, row) : NULL;
+        /* The other psyne gets what ours found best: a difference of rings must not pass for one of versions. */
+        const uint64_t fixed[] = {o->ring_bytes ? o->ring_bytes : twin ? twin->ring_bytes : 0};
+        const uint64_t *sizes = fixed[0] ? fixed : ring_sizes;
+        const size_t n_sizes = fixed[0] ? 1 : sizeof(ring_sizes) / sizeof(*ring_sizes);
         double best = NAN;
         int r;
 
@@ -336,6 +338,17 @@ unsigned table_rounds_of(const struct table *t, enum table_class class) {
         for (unsigned i = 0; i < t->n_rounds; i++)
                 n += table_class_of(t, i) == class;
         return n;
+}
+
+struct row *table_counterpart(const struct table *t, const struct row *r) {
+        for (unsigned i = 0; i < t->n_rows; i++) {
+                struct row *o = &t->rows[i];
+
+                if (r->is_psyne && o->is_psyne && o->is_against != r->is_against && !o->refused[0] &&
+                        o->mode == r->mode && o->calls == r->calls)
+                        return o;
+        }
+        return NULL;
 }
 
 struct row *table_floor(const struct table *t) {

@@ -100,6 +100,10 @@ void table_values(const struct table *t, const struct row *r, enum table_class c
 
 struct row *table_floor(const struct table *t);
 
+/* Of a row of our psyne the one of --against in the same mode and calls, and the other way round. NULL: there is none.
+ */
+struct row *table_counterpart(const struct table *t, const struct row *r);
+
 /* The best row by median in that class that is neither ours nor a floor; only single calls if asked. NULL: none. */
 struct row *table_best_peer(const struct table *t, enum table_class class, bool single_only);
 

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
@@ -26,6 +27,7 @@
 
 #define HUGE_BYTES (2u << 20)
 #define SAMPLES_MAX (1u << 17) /* round trips of one slice: 10 ms at 80 ns */
+#define STUCK_SECONDS 15u      /* longer than the driver's patience: for when it cannot run, as under SCHED_FIFO */
 #define MEET_SPINS 2000u       /* then give way: on one CPU the other side needs it */
 
 struct worker {
@@ -35,6 +37,7 @@ struct worker {
         const struct bench_impl *impl;
         int n_sides; /* threads of this process: 1, or 2 for side "ab" */
         pthread_barrier_t template_barrier;
+        cpu_set_t cpus; /* inherited */
 };
 
 struct worker_side {
@@ -114,14 +117,16 @@ static int arena_map(struct bench_arena *arena, int fd) {
         return 0;
 }
 
-static void side_pin(int cpu) {
+void bench_pin(struct bench_side *s, bool pinned) {
+        const int cpu = s->spec->cpu[s->side];
         cpu_set_t set;
 
-        if (cpu < 0)
-                return;
         CPU_ZERO(&set);
-        CPU_SET((size_t)cpu, &set);
-        sched_setaffinity(0, sizeof(set), &set); /* refused: the driver chose from its own mask, so this is not */
+        if (pinned)
+                CPU_SET((size_t)cpu, &set);
+        else
+                set = *(const cpu_set_t *)s->cpus;
+        sched_setaffinity(0, sizeof(set), &set); /* not refused: the driver chose from the mask that it passed on */
 }
 
 /* The template is one per process: the thread that is alone or side A makes it. */
@@ -142,7 +147,7 @@ static void side_attach(struct worker *w, struct bench_side *s, void **ctx) {
         struct bench_answer *other = &s->slot->answer[!s->side];
         int r;
 
-        side_pin(s->spec->cpu[s->side]);
+        bench_pin(s, true);
         r = side_prepare(w, s);
         if (s->side == BENCH_SIDE_A) {
                 if (r == 0)
@@ -181,6 +186,7 @@ static void *side_main(void *arg) {
                 .answer = &slot->answer[ws->side],
                 .ticks_per_ns = w->control->ticks_per_ns,
                 .side = ws->side,
+                .cpus = &w->cpus,
                 .samples_max = SAMPLES_MAX,
         };
         void *ctx = NULL;
@@ -197,6 +203,9 @@ static void *side_main(void *arg) {
                 while (__atomic_load_n(&slot->turn, __ATOMIC_ACQUIRE) == turn)
                         futex_wait(&slot->turn, turn, -1);
                 turn++;
+                /* A side that waits for a lost message spins for ever, and at a real-time priority nothing else gets to
+                 * run, the driver and its deadline included. The kernel's timer does. */
+                alarm(STUCK_SECONDS);
 
                 memset(s.answer, 0, sizeof(*s.answer));
                 switch (slot->spec.order) {
@@ -220,8 +229,12 @@ static void *side_main(void *arg) {
                         bench_refuse(&s, -EINVAL, "no such order");
                         break;
                 }
-                if (__atomic_add_fetch(&slot->done, 1, __ATOMIC_ACQ_REL) == 2)
+                if (w->n_sides == 1)
+                        alarm(0);
+                if (__atomic_add_fetch(&slot->done, 1, __ATOMIC_ACQ_REL) == 2) {
+                        alarm(0); /* of both threads, where it is one process */
                         futex_wake(&slot->done, 1);
+                }
         }
 }
 
@@ -246,6 +259,8 @@ static int worker_run(char **argv, const struct bench_impl *impl) {
                 return EXIT_FAILURE;
         }
         w.slot = &w.control->slot[slot];
+        CPU_ZERO(&w.cpus);
+        sched_getaffinity(0, sizeof(w.cpus), &w.cpus);
         r = arena_map(&w.arena, arena_fd);
         if (r < 0) {
                 fprintf(stderr, "%s: cannot map the arena: %s\n", argv[0], strerror(-r));

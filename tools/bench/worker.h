@@ -10,6 +10,8 @@
 
 #include "bench/control.h"
 
+#include <stdbool.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -30,6 +32,7 @@ struct bench_side {
         double ticks_per_ns;
         int side;
         uint32_t meetings; /* this side's count of them */
+        const void *cpus;  /* cpu_set_t of the worker at its start */
         uint32_t *samples; /* round trips in ticks; samples_max of them, faulted in */
         size_t samples_max;
 };
@@ -45,6 +48,9 @@ struct bench_impl {
         void (*run)(void *ctx, struct bench_side *s);
         void (*detach)(void *ctx, struct bench_side *s);
 };
+
+/* Binds the calling thread to its side's CPU, or gives it back the CPUs that the worker was started with. */
+void bench_pin(struct bench_side *s, bool pinned);
 
 /* Waits for the other side to come here as well. */
 void bench_meet(struct bench_side *s);
