@@ -109,6 +109,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         c->index = index;
         c->group = 0;
         c->held_max = held_max;
+        c->alone = process_cpus() < 2;
         c->shared = &ch->view.members[index];
         c->endpoint.wait = opts && opts->wait ? opts->wait : ch->wait;
         rx_none(c);
@@ -371,6 +372,7 @@ static int recv_locked(struct psyne_consumer *c, struct psyne_msg *ret, int64_t 
                 if (!waiting) {
                         waiting = true;
                         waiter_init(&w, &c->endpoint, timeout_ns);
+                        c->alone = w.wait == PSYNE_WAIT_HYBRID && !w.spin_until_ns;
                         count(&c->shared->receive_blocks, 1);
                 }
                 if (w.spin_until_ns > w.started_ns && spin_recv(c, &w, event, ret) == 0) {
@@ -424,11 +426,13 @@ static bool poll_recv(struct psyne_consumer *c, struct psyne_msg *ret) {
 }
 
 int psyne_recv_slow(struct psyne_consumer *c, struct psyne_msg *ret, int64_t timeout_ns) {
+        uint32_t wait;
         int r;
 
         if (!c || !ret)
                 return error_set(-EINVAL, "psyne_recv: no consumer or no message");
-        if (timeout_ns != PSYNE_NOWAIT && __atomic_load_n(&c->endpoint.wait, __ATOMIC_RELAXED) != PSYNE_WAIT_BLOCK &&
+        wait = __atomic_load_n(&c->endpoint.wait, __ATOMIC_RELAXED);
+        if (timeout_ns != PSYNE_NOWAIT && (wait == PSYNE_WAIT_SPIN || (wait == PSYNE_WAIT_HYBRID && !c->alone)) &&
                 poll_recv(c, ret))
                 return 0;
         error_clear();

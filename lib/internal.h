@@ -58,7 +58,6 @@ struct psyne_channel {
         uint32_t fence;             /* no membarrier: ours, or a peer's. Atomic, set once */
 
         struct channel_lane lanes[LAYOUT_PRODUCERS_MAX]; /* lock */
-        uint32_t lanes_version;     /* atomic: bumped when lanes[] gained something */
         struct psyne_producer *producers; /* lock: lists, for deaths, fences and fork */
         struct psyne_consumer *consumers;
 
@@ -97,8 +96,6 @@ struct psyne_consumer {
         uint32_t group;
         int32_t lane;               /* in rx; -1 = none */
         uint32_t lane_generation;
-        uint32_t lanes_seen;        /* of channel->lanes_version */
-        uint64_t generation_seen;   /* of lanes_generation */
         uint32_t set_aside[LAYOUT_PRODUCERS_MAX]; /* generation of the damaged lane of that index */
         uint64_t parked_set;        /* lanes left with messages still held */
         struct lane_rx *parked;     /* [n_lanes] */
@@ -106,6 +103,7 @@ struct psyne_consumer {
         uint32_t busy;
         bool had_producer;
         uint64_t received_before;   /* when it last found nothing */
+        bool alone;                 /* one usable CPU, at the last look: spinning would keep the producer off it */
         uint32_t backoff;           /* pauses to take when it finds nothing after a run */
         struct wake_memory memory;
 };

@@ -307,7 +307,6 @@ void membership_prune_lanes(struct psyne_channel *ch) {
                         cl->segment = cl->incoming;
                         cl->generation = cl->incoming_generation;
                         cl->incoming = SEGMENT_NULL;
-                        __atomic_add_fetch(&ch->lanes_version, 1, __ATOMIC_RELEASE);
                 }
                 if (cl->segment.base && !cl->owned &&
                         (__atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != cl->generation ||
@@ -330,5 +329,4 @@ void membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct s
                 cl->generation = generation;
         }
         cl->owned = owned;
-        __atomic_add_fetch(&ch->lanes_version, 1, __ATOMIC_RELEASE);
 }

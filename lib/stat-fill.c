@@ -30,8 +30,8 @@ static void copy_text(char *to, size_t n, const char *from, size_t from_n) {
 
 static_assert((int)PSYNE_STAT_FREE == LAYOUT_FREE && (int)PSYNE_STAT_DAMAGED == LAYOUT_DAMAGED, "same order");
 static_assert((int)PSYNE_STAT_ENGINE_URING == PARK_URING && (int)PSYNE_STAT_ENGINE_FUTEX == PARK_FUTEX, "same order");
-static_assert((int)PSYNE_STAT_CHANNEL == LAYOUT_SCOPE_CHANNEL && (int)PSYNE_STAT_MEMBER == LAYOUT_SCOPE_MEMBER,
-        "same order");
+static_assert(
+        (int)PSYNE_STAT_CHANNEL == LAYOUT_SCOPE_CHANNEL && (int)PSYNE_STAT_MEMBER == LAYOUT_SCOPE_MEMBER, "same order");
 
 static enum psyne_stat_state state_of(uint32_t state) {
         return state <= LAYOUT_DAMAGED ? (enum psyne_stat_state)state : PSYNE_STAT_UNKNOWN;
@@ -46,8 +46,8 @@ static enum psyne_try try_of(uint32_t t) {
 }
 
 /*
- * Is the process still the one that wrote its id into the page? Only that, and whether it is stopped: whether anybody holds the
- * slot was asked of the lock. An id of another name space says nothing here.
+ * Is the process still the one that wrote its id into the page? Only that, and whether it is stopped: whether anybody
+ * holds the slot was asked of the lock. An id of another name space says nothing here.
  */
 static enum psyne_stat_process process_of(const struct stat_look *l, const struct layout_peer *p) {
         _cleanup_(cleanup_closep) int fd = -1;
@@ -110,7 +110,8 @@ static void fill_peer(struct psyne_stat_peer *to, const struct stat_look *l, uin
 }
 
 /* Did the owner of a row die? @generation is the slot's as the row has it. */
-static bool owner_died(const struct stat_look *l, const struct psyne_stat_peer *peers, uint32_t slot, uint32_t generation) {
+static bool owner_died(
+        const struct stat_look *l, const struct psyne_stat_peer *peers, uint32_t slot, uint32_t generation) {
         int32_t newer;
 
         if (slot >= l->now.n_peers)
@@ -123,11 +124,11 @@ static bool owner_died(const struct stat_look *l, const struct psyne_stat_peer *
 
 static bool holds_records(enum psyne_stat_state state) {
         return state == PSYNE_STAT_ACTIVE || state == PSYNE_STAT_CLOSED || state == PSYNE_STAT_DEAD ||
-                state == PSYNE_STAT_DAMAGED;
+               state == PSYNE_STAT_DAMAGED;
 }
 
-static void fill_lane(struct psyne_stat_lane *to, const struct stat_look *l, const struct psyne_stat_peer *peers,
-        uint32_t i) {
+static void fill_lane(
+        struct psyne_stat_lane *to, const struct stat_look *l, const struct psyne_stat_peer *peers, uint32_t i) {
         const struct layout_lane *f = &l->now.lanes[i];
         uint64_t page = f->page_bytes;
 
@@ -160,7 +161,7 @@ static void fill_lane(struct psyne_stat_lane *to, const struct stat_look *l, con
                 .wanted = f->wanted,
         };
         to->dead = to->state == PSYNE_STAT_DEAD ||
-                (to->state == PSYNE_STAT_ACTIVE && owner_died(l, peers, f->owner, f->owner_generation));
+                   (to->state == PSYNE_STAT_ACTIVE && owner_died(l, peers, f->owner, f->owner_generation));
         to->asleep = to->state == PSYNE_STAT_ACTIVE && !to->dead && l->now.header->waiters & (1ull << i);
         to->asleep_since_ns = to->asleep ? f->sleeping_since_ns : 0;
 }
@@ -217,8 +218,8 @@ static void fill_group(struct psyne_stat_group *to, struct psyne_stat_cursor *cu
                 const struct layout_lane *before = &l->before.lanes[j], *now = &l->now.lanes[j];
                 struct psyne_stat_cursor *c = &cursors[j];
 
-                fill_cursor(c, layout_cursor(&l->before, i, j), before->tx.tail, lanes[j].tail, l->now.config.ring_bytes,
-                        to->active && holds_records(lanes[j].state),
+                fill_cursor(c, layout_cursor(&l->before, i, j), before->tx.tail, lanes[j].tail,
+                        l->now.config.ring_bytes, to->active && holds_records(lanes[j].state),
                         before->generation == now->generation && before->state == now->state);
                 to->lag_bytes += c->lag_bytes;
                 to->held_bytes += c->held_bytes;
@@ -232,8 +233,8 @@ static void fill_group(struct psyne_stat_group *to, struct psyne_stat_cursor *cu
         }
 }
 
-static void fill_member(struct psyne_stat_member *to, const struct stat_look *l, const struct psyne_stat_peer *peers,
-        uint32_t i) {
+static void fill_member(
+        struct psyne_stat_member *to, const struct stat_look *l, const struct psyne_stat_peer *peers, uint32_t i) {
         const struct layout_member *m = &l->now.members[i];
 
         *to = (struct psyne_stat_member){
@@ -255,7 +256,7 @@ static void fill_member(struct psyne_stat_member *to, const struct stat_look *l,
                 .copied = m->copied,
         };
         to->dead = to->state == PSYNE_STAT_DEAD ||
-                (to->state == PSYNE_STAT_ACTIVE && owner_died(l, peers, m->owner, m->owner_generation));
+                   (to->state == PSYNE_STAT_ACTIVE && owner_died(l, peers, m->owner, m->owner_generation));
         to->asleep = to->state == PSYNE_STAT_ACTIVE && !to->dead && l->now.header->sleepers & (1ull << i);
         to->asleep_since_ns = to->asleep ? m->sleeping_since_ns : 0;
 }
@@ -343,11 +344,11 @@ int stat_fill(struct psyne_stat **ret, const struct stat_look *l) {
 
         /* The sizes follow from the limits, which are 64 at most: no overflow. Multiples of 8 stay aligned. */
         static_assert(sizeof(*s) % 8 == 0 && sizeof(*peers) % 8 == 0 && sizeof(*lanes) % 8 == 0 &&
-                        sizeof(*groups) % 8 == 0 && sizeof(*cursors) % 8 == 0 && sizeof(*members) % 8 == 0,
+                              sizeof(*groups) % 8 == 0 && sizeof(*cursors) % 8 == 0 && sizeof(*members) % 8 == 0,
                 "each array starts where the one before it ends");
         s = calloc(1, sizeof(*s) + v->n_peers * sizeof(*peers) + v->n_lanes * sizeof(*lanes) +
-                           v->n_groups * sizeof(*groups) + n_cursors * sizeof(*cursors) +
-                           v->n_members * sizeof(*members) + v->n_facts * sizeof(*facts));
+                              v->n_groups * sizeof(*groups) + n_cursors * sizeof(*cursors) +
+                              v->n_members * sizeof(*members) + v->n_facts * sizeof(*facts));
         if (!s)
                 return error_set(-ENOMEM, "no memory for a snapshot");
         s->peers = peers = (void *)(s + 1);

@@ -13,11 +13,11 @@
 struct stat_look {
         int fd;
         struct stat st;
-        uint64_t pidns;                      /* ours, 0 = not known */
-        uint64_t bytes;                      /* of each */
-        unsigned char *first, *second;       /* private memory */
-        struct layout_view before, now;      /* into those; validated */
-        bool held[ENTRY_SLOTS_MAX];          /* slot by slot */
+        uint64_t pidns; /* ours, 0 = not known */
+        uint64_t bytes_before, bytes;
+        unsigned char *first, *second;  /* private memory, of so many bytes */
+        struct layout_view before, now; /* into those, validated; `before` ends with the cursors */
+        bool held[ENTRY_SLOTS_MAX];     /* slot by slot */
         bool anybody;
 };
 

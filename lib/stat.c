@@ -4,14 +4,14 @@
  *
  * The owners go on while we read, so the order of looks decides which nonsense can show up:
  *
- *      1   the pages           cursors are taken from here
+ *      1   the pages up to the cursors     those are taken from here
  *      2   the slots' locks
- *      3   the pages again     everything else
+ *      3   the pages                       everything else
  *
- * 1 before 3: a tail is never older than the positions compared with it, so a lag never comes out negative, and "sent" is
- *     never behind "received" by more than the record whose count its producer has not stored yet.
+ * 1 before 3: a tail is never older than the positions compared with it, so a lag never comes out negative, and "sent"
+ *     is never behind "received" by more than what its producer has committed and not counted yet.
  * 2 before 3: who leaves in order marks its row free, then lets go of the slot. A row that still says active in 3
- *     although the slot was free in 2 is of a dead one. The other way round every orderly leave could look like a death.
+ *     although the slot was free in 2 is of a dead one. The other way round an orderly leave could look like a death.
  *     Who joins bumps its row's generation: one that differs between 1 and 3 is of somebody who came after 2.
  */
 #include "psyne/stat.h"
@@ -52,8 +52,8 @@ static void look_deinit(struct stat_look *l) {
 
 /*
  * Opens a directory of channels for reading; makes nothing. @dir NULL or "": the one where this user's channels meet,
- * $PSYNE_DIR or else /dev/shm/psyne-$UID. The latter must be ours or root's, as for psyne_open(); a directory that was asked for
- * by name may be anybody's and on any file system, because what is read is not believed anyway.
+ * $PSYNE_DIR or else /dev/shm/psyne-$UID. The latter must be ours or root's, as for psyne_open(); a directory that was
+ * asked for by name may be anybody's and on any file system, because what is read is not believed anyway.
  *
  * 0; 1 it does not exist, which is the same as one without channels; -ENOTDIR; -EACCES; -ENAMETOOLONG; -ENOMEM. The
  * caller frees *@ret with psyne_stat_close_dir().
@@ -93,8 +93,9 @@ int psyne_stat_open_dir(const char *dir, struct psyne_stat_dir **ret) {
                 return error_set(-errno, "%s cannot be opened: %m", d->path);
         if (ours && (fstat(fd, &st) < 0 || (st.st_uid != 0 && st.st_uid != geteuid()))) {
                 close(fd);
-                return error_set(-EACCES, "%s belongs to user %u, not to us (%u) or root: name it to see it all the same",
-                        d->path, st.st_uid, geteuid());
+                return error_set(-EACCES,
+                        "%s belongs to user %u, not to us (%u) or root: name it to see it all the same", d->path,
+                        st.st_uid, geteuid());
         }
         d->stream = fdopendir(fd);
         if (!d->stream) {
@@ -180,8 +181,7 @@ static int read_pages(int fd, unsigned char *to, uint64_t bytes) {
                 if (at + (uint64_t)n < bytes)
                         n -= n % READ_ALIGN; /* go on at a line */
                 if (n == 0)
-                        return error_set(-EBADMSG, "control file was cut short at byte %llu",
-                                (unsigned long long)at);
+                        return error_set(-EBADMSG, "control file was cut short at byte %llu", (unsigned long long)at);
                 at += (uint64_t)n;
         }
         return 0;
@@ -207,24 +207,25 @@ static int look_size(struct stat_look *l) {
         int r;
 
         if (l->st.st_size < (off_t)sizeof(h))
-                return error_set(-EBADMSG, "control file is %lld bytes, shorter than its own header",
-                        (long long)l->st.st_size);
+                return error_set(
+                        -EBADMSG, "control file is %lld bytes, shorter than its own header", (long long)l->st.st_size);
         r = read_pages(l->fd, (unsigned char *)&h, sizeof(h));
         if (r < 0)
                 return r;
         r = layout_validate(&h, (uint64_t)l->st.st_size);
         if (r < 0)
                 return r;
+        l->bytes_before = h.regions[LAYOUT_REGION_MEMBERS].offset; /* peers, lanes, groups, cursors */
         l->bytes = h.regions[LAYOUT_REGION_EVENTS].offset;
         return 0;
 }
 
 /* The page may have been changed since look_size(), and then must describe the same sizes still. */
-static int look_once(struct stat_look *l, unsigned char *to, struct layout_view *v) {
+static int look_once(struct stat_look *l, unsigned char *to, uint64_t bytes, struct layout_view *v) {
         const struct layout_header *h = (const void *)to;
         int r;
 
-        r = read_pages(l->fd, to, l->bytes);
+        r = read_pages(l->fd, to, bytes);
         if (r < 0)
                 return r;
         r = layout_validate(h, (uint64_t)l->st.st_size);
@@ -267,18 +268,18 @@ static int look_twice(struct stat_look *l) {
         r = look_size(l);
         if (r < 0)
                 return r;
-        if (posix_memalign(&first, 4096, l->bytes) != 0)
+        if (posix_memalign(&first, 4096, l->bytes_before) != 0)
                 return error_set(-ENOMEM, "no memory for a snapshot");
         l->first = first;
         if (posix_memalign(&second, 4096, l->bytes) != 0)
                 return error_set(-ENOMEM, "no memory for a snapshot");
         l->second = second;
         for (unsigned i = 0; i < READ_TRIES; i++) {
-                r = look_once(l, l->first, &l->before);
+                r = look_once(l, l->first, l->bytes_before, &l->before);
                 if (r == 0)
                         r = look_locks(l);
                 if (r == 0)
-                        r = look_once(l, l->second, &l->now);
+                        r = look_once(l, l->second, l->bytes, &l->now);
                 if (r < 0 || !lanes_changed_hands(l))
                         return r;
         }
@@ -289,9 +290,9 @@ static int look_twice(struct stat_look *l) {
  * Takes a snapshot of @file, a name that psyne_stat_next() gave or NAME.psy or NAME.dead: some 100 microseconds at the
  * default limits, never a wait. The caller frees *@ret with psyne_stat_free().
  *
- * -ENOENT it is gone; -EINVAL no such file can be a channel; -EACCES; -EPROTO not a control file, or of another version;
- * -EBADMSG damaged, or cut short while it was read; -EAGAIN not published yet; -ENOMEM. psyne_last_error() has the
- * sentence, which does not repeat the file's name.
+ * -ENOENT it is gone; -EINVAL no such file can be a channel; -EACCES; -EPROTO not a control file, or of another
+ * version; -EBADMSG damaged, or cut short while it was read; -EAGAIN not published yet; -ENOMEM. psyne_last_error() has
+ * the sentence, which does not repeat the file's name.
  */
 int psyne_stat_read(struct psyne_stat_dir *d, const char *file, struct psyne_stat **ret) {
         _cleanup_(look_deinit) struct stat_look l = {.fd = -1, .pidns = d ? d->pidns : 0};

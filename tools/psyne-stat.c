@@ -53,7 +53,7 @@ static void usage(FILE *f) {
                    "  -h, --help              this\n"
                    "      --version           the version\n"
                    "\n"
-                   "Status: 0 ok, 1 cannot read, 2 usage, 3 a pattern matched nothing, 4 some channels are unreadable.\n");
+                   "Status: 0 ok, 1 cannot read, 2 usage, 3 a pattern matched nothing, 4 channels are unreadable.\n");
 }
 
 static int misuse(const char *what, const char *value) {
@@ -65,8 +65,8 @@ static int decide_color(const char *when) {
         const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
 
         if (strcmp(when, "auto") == 0)
-                text_use_color(isatty(STDOUT_FILENO) && !(no_color && no_color[0]) &&
-                        !(term && strcmp(term, "dumb") == 0));
+                text_use_color(
+                        isatty(STDOUT_FILENO) && !(no_color && no_color[0]) && !(term && strcmp(term, "dumb") == 0));
         else if (strcmp(when, "always") == 0 || strcmp(when, "never") == 0)
                 text_use_color(when[0] == 'a');
         else

@@ -25,7 +25,7 @@ struct stats_summary stats_ratios(const double *a, const double *b, size_t n);
 
 /*
  * Where to cut the probes of a run into siblings of one core and separate cores: in the middle of the widest gap, if
- * there is a wide one with its lower edge below `below_ns`; otherwise at below_ns.
+ * there is a wide one with its lower edge below `below_ns`, but never far above that; otherwise at below_ns.
  */
 double stats_threshold(const double *probes, size_t n, double below_ns);
 

@@ -105,15 +105,15 @@ static void row(struct text_table *t, const struct channel *c) {
         summary_make(&s, c->stat);
         text_table_cell(t, "%s", summary_mode(c->stat));
         text_table_cell(t, "%s", s.letters);
-        text_table_color(t, s.bits & (SUMMARY_ALL_DEAD | SUMMARY_SIDE_DEAD)     ? TEXT_RED
+        text_table_color(t, s.bits & (SUMMARY_ALL_DEAD | SUMMARY_SIDE_DEAD) ? TEXT_RED
                             : s.bits & (SUMMARY_BLOCKED | SUMMARY_DEGRADED) ? TEXT_YELLOW
                                                                             : TEXT_PLAIN);
         text_table_cell(t, "%s", text_count(a, s.sent));
         text_table_cell(t, "%s", text_count(a, s.received));
         text_table_cell(t, "%s", text_bytes(a, s.lag_bytes));
         text_table_cell(t, "%u", s.occupancy);
-        text_table_cell(t, "%u%s>%u%s", s.producers, s.producers_dead ? "!" : "", s.consumers,
-                s.consumers_dead ? "!" : "");
+        text_table_cell(
+                t, "%u%s>%u%s", s.producers, s.producers_dead ? "!" : "", s.consumers, s.consumers_dead ? "!" : "");
         text_table_color(t, s.producers_dead || s.consumers_dead ? TEXT_RED : TEXT_PLAIN);
         text_table_cell(t, "%s", s.page);
         text_table_cell(t, "%s", s.wake);
@@ -121,8 +121,8 @@ static void row(struct text_table *t, const struct channel *c) {
         text_table_cell(t, "%s", s.has_age ? text_duration(a, s.age_ns) : "-");
 }
 
-static const char *const heads[] = {"CHANNEL", "MODE", "ST", ">SENT", ">RECV", ">LAG", ">OCC%", "PEERS", ">PAGE",
-        "WAKE", ">NODE", ">AGE", NULL};
+static const char *const heads[] = {
+        "CHANNEL", "MODE", "ST", ">SENT", ">RECV", ">LAG", ">OCC%", "PEERS", ">PAGE", "WAKE", ">NODE", ">AGE", NULL};
 
 int command_list(const struct options *o) {
         struct json j = {.file = stdout};

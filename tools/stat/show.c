@@ -132,13 +132,12 @@ static void channel_lines(const struct channels *all, const struct channel *c) {
                 line("calls itself", "%s", s->calls_itself);
         line("state", "%s%s%s", show_stop(s), s->anybody ? "" : ", nobody is in it any more",
                 sum.bits & SUMMARY_SIDE_DEAD ? ", one side is dead" : "");
-        line("created", "%s, %s ago, by pid %u of user %u, instance %016" PRIx64,
-                text_time(a, s->created_realtime_ns), sum.has_age ? duration(sum.age_ns).text : "-", s->creator_pid,
-                s->creator_uid, s->instance);
+        line("created", "%s, %s ago, by pid %u of user %u, instance %016" PRIx64, text_time(a, s->created_realtime_ns),
+                sum.has_age ? duration(sum.age_ns).text : "-", s->creator_pid, s->creator_uid, s->instance);
         line("mode", "%s, layout %u.%u, wake checks by %s", summary_mode(s), s->major, s->minor,
                 s->fence ? "fences" : "membarrier");
-        line("ring", "%s per lane, records start at multiples of %u B, largest message %s",
-                bytes(s->ring_bytes).text, s->record_align, bytes(s->message_max).text);
+        line("ring", "%s per lane, records start at multiples of %u B, largest message %s", bytes(s->ring_bytes).text,
+                s->record_align, bytes(s->message_max).text);
         line("limits", "%u producers, %u consumers (%u lanes, %u groups, %u participants), %s of control pages",
                 s->max_producers, s->max_consumers, s->n_lanes, s->n_groups, s->n_peers, bytes(s->pages_bytes).text);
         line("type", "id %u, element %" PRIu64 " B, hash %016" PRIx64, s->type_id, s->elem_bytes, s->type_hash);
@@ -219,8 +218,7 @@ static void group_lines(const struct psyne_stat *s, uint32_t i) {
                 const struct psyne_stat_cursor *c = &g->cursors[k];
 
                 if (show_lane(&s->lanes[k]) && s->lanes[k].state != PSYNE_STAT_FREE)
-                        printf("  lane %-6u released %" PRIu64 ", taken %" PRIu64 ", published %" PRIu64
-                               ", lag %s%s\n",
+                        printf("  lane %-6u released %" PRIu64 ", taken %" PRIu64 ", published %" PRIu64 ", lag %s%s\n",
                                 k, c->released, c->taken, c->published, bytes(c->lag_bytes).text,
                                 c->damaged ? ", cannot be" : "");
         }
@@ -242,8 +240,8 @@ static void member_lines(const struct psyne_stat *s, uint32_t i) {
 }
 
 static int peers_table(const struct psyne_stat *s) {
-        static const char *const heads[] = {">SLOT", "STATE", ">PID", ">UID", "COMMAND", "JOINED", "LANES", "CONSUMERS",
-                "MEMBARRIER", NULL};
+        static const char *const heads[] = {
+                ">SLOT", "STATE", ">PID", ">UID", "COMMAND", "JOINED", "LANES", "CONSUMERS", "MEMBARRIER", NULL};
         struct text_table *t = text_table_new(heads);
         char a[TEXT_NUMBER];
 
@@ -261,7 +259,7 @@ static int peers_table(const struct psyne_stat *s) {
                         members += s->members[k].peer == (int32_t)i && s->members[k].state != PSYNE_STAT_FREE;
                 text_table_cell(t, "%u", i);
                 text_table_cell(t, "%s", show_process(p));
-                text_table_color(t, p->dead || p->held_by_fork                       ? TEXT_RED
+                text_table_color(t, p->dead || p->held_by_fork                 ? TEXT_RED
                                     : p->process == PSYNE_STAT_PROCESS_STOPPED ? TEXT_YELLOW
                                                                                : TEXT_PLAIN);
                 text_table_cell(t, "%u", p->pid);

@@ -18,14 +18,14 @@ enum summary_bits {
 
 struct summary {
         unsigned bits;
-        char letters[8];         /* of the bits, in their order; "-" = none */
-        uint64_t sent;           /* messages */
-        uint64_t received;       /* messages, of the group that has the fewest */
-        uint64_t lag_bytes;      /* of the group that has the most to take */
-        unsigned occupancy;      /* percent of the fullest lane, rounded */
+        char letters[8];               /* of the bits, in their order; "-" = none */
+        uint64_t sent;                 /* messages */
+        uint64_t received;             /* messages, of the group that has the fewest */
+        uint64_t lag_bytes;            /* of the group that has the most to take */
+        unsigned occupancy;            /* percent of the fullest lane, rounded */
         unsigned producers, consumers; /* alive */
         unsigned producers_dead, consumers_dead;
-        char page[TEXT_NUMBER];  /* "-" not known, "mixed" they differ; likewise the next two */
+        char page[TEXT_NUMBER]; /* "-" not known, "mixed" they differ; likewise the next two */
         char wake[TEXT_NUMBER];
         char node[TEXT_NUMBER];
         bool has_age;

@@ -12,9 +12,9 @@
 #define TEXT_NUMBER 48 /* bytes that hold any of the numbers below, as far as compilers can tell */
 
 /* ---- numbers: three digits that count, in @to, which is returned ---- */
-char *text_count(char to[TEXT_NUMBER], uint64_t n);    /* 999, 1.24M: powers of 1000 */
-char *text_bytes(char to[TEXT_NUMBER], uint64_t n);    /* 64, 1.5M: powers of 1024 */
-char *text_duration(char to[TEXT_NUMBER], uint64_t ns); /* 182ns, 3.1us, 22ms, 4s, 5m, 2h, 3d */
+char *text_count(char to[TEXT_NUMBER], uint64_t n);          /* 999, 1.24M: powers of 1000 */
+char *text_bytes(char to[TEXT_NUMBER], uint64_t n);          /* 64, 1.5M: powers of 1024 */
+char *text_duration(char to[TEXT_NUMBER], uint64_t ns);      /* 182ns, 3.1us, 22ms, 4s, 5m, 2h, 3d */
 char *text_time(char to[TEXT_NUMBER], uint64_t realtime_ns); /* 2026-01-31 23:59:59Z */
 
 /* ---- text ---- */
