@@ -62,11 +62,13 @@ static void ratios(void) {
 }
 
 static void thresholds(void) {
-        const double one_class[] = {94, 93, 99, 90, 101}, both[] = {94, 34, 93, 36, 35, 90}, high[] = {130, 500, 510};
+        const double one_class[] = {94, 93, 99, 90, 101}, both[] = {94, 34, 93, 36, 35, 90}, high[] = {130, 500, 510},
+                     far[] = {55, 375, 380};
 
         CHECK(is(stats_threshold(one_class, 5, 65), 65));
         CHECK(is(stats_threshold(both, 6, 65), sqrt(36 * 90))); /* between the two heaps */
         CHECK(is(stats_threshold(high, 3, 65), 65));            /* a gap, but not where siblings can be */
+        CHECK(is(stats_threshold(far, 3, 65), 65 * 1.25));      /* near cores may still come */
         CHECK(is(stats_threshold(NULL, 0, 65), 65));
 }
 
