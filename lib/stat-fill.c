@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "shm/lane.h"
 #include "uring/park.h"
 
 /* Up to the end mark, printable ASCII only: nothing that a terminal would obey. */
@@ -294,7 +295,6 @@ static bool fill_fact(struct psyne_stat_fact *to, const struct layout_fact *f, c
 static void fill_channel(struct psyne_stat *s, const struct stat_look *l) {
         const struct layout_config *c = &l->now.config;
         const struct layout_header *h = l->now.header;
-        uint64_t most = c->ring_bytes - c->record_align - PSYNE_RECORD_HEADER;
         struct timespec ts;
 
         clock_gettime(CLOCK_REALTIME, &ts);
@@ -315,7 +315,7 @@ static void fill_channel(struct psyne_stat *s, const struct stat_look *l) {
         s->mode = (enum psyne_mode)c->mode; /* layout_validate() has seen to the range */
         s->record_align = c->record_align;
         s->ring_bytes = c->ring_bytes;
-        s->message_max = most < UINT32_MAX - 2 * c->record_align ? most : UINT32_MAX - 2 * c->record_align;
+        s->message_max = lane_message_max(c->ring_bytes, c->record_align);
         s->max_producers = c->max_producers;
         s->max_consumers = c->max_consumers;
         s->type_id = c->type_id;
