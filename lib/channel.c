@@ -225,13 +225,6 @@ static void comm_self(char to[16]) {
         snprintf(to, 16, "%.15s", text);
 }
 
-static uint64_t realtime_ns(void) {
-        struct timespec ts;
-
-        clock_gettime(CLOCK_REALTIME, &ts);
-        return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 /* ---- control pages ---------------------------------------------------------------------------------------------- */
 
 static void config_fill(struct layout_config *c, const struct wishes *w, const char *name) {
@@ -244,7 +237,7 @@ static void config_fill(struct layout_config *c, const struct wishes *w, const c
                 .type_id = w->type_id,
                 .elem_bytes = w->elem_bytes,
                 .type_hash = w->type_hash,
-                .created_ns = realtime_ns(),
+                .created_ns = clock_realtime_ns(),
                 .creator_start = start_time_self(),
                 .creator_pidns = pidns_self(),
                 .creator_pid = (uint32_t)getpid(),
@@ -282,6 +275,7 @@ static void pages_init(void *map, const struct layout_config *config) {
 static void peer_join(struct psyne_channel *ch) {
         struct layout_peer *p = &ch->view.peers[ch->slot];
         uint32_t old = p->generation;
+        const char *why, *fix;
 
         /* A predecessor nobody cleared up after: its lanes and members are named by its generation. */
         if (__atomic_load_n(&p->state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE)
@@ -291,7 +285,8 @@ static void peer_join(struct psyne_channel *ch) {
         p->start_time = start_time_self();
         p->pidns = pidns_self();
         p->capabilities = (process_has_membarrier() ? LAYOUT_CAN_MEMBARRIER : 0u);
-        p->joined_ns = realtime_ns();
+        p->joined_ns = clock_realtime_ns();
+        p->engine = park_probe(&why, &fix);
         comm_self(p->comm);
         __atomic_store_n(&p->generation, old + 1, __ATOMIC_RELEASE);
         FAULT_POINT("peer.joining");
@@ -497,6 +492,7 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
         ch->flags = w.flags;
         ch->wait = w.wait ? w.wait : PSYNE_WAIT_HYBRID;
         ch->linger_ns = w.linger_ns;
+        ch->uring = w.engine == URI_ENGINE_FUTEX ? PSYNE_NEVER : w.uring;
 
         if (u->scheme == URI_MEMORY) {
                 process_lock();

@@ -116,14 +116,18 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
 
         c->shared->held_max = held_max;
         c->shared->thread = (uint32_t)syscall(SYS_gettid);
-        c->shared->joined_ns = (uint64_t)clock_ns();
+        c->shared->joined_ns = clock_realtime_ns();
+        c->shared->wait = (uint32_t)c->endpoint.wait;
+        c->shared->prefetch = 1;
         c->shared->engine = park_probe(&why, &fix);
         if (prepared < 0 && c->shared->engine == PARK_URING) {
                 c->shared->engine = PARK_FUTEX;
                 why = strerror(-prepared);
         }
-        layout_fact_set(&ch->view, LAYOUT_SCOPE_MEMBER, index, "wake", "io_uring",
-                c->shared->engine == PARK_URING ? "io_uring" : "futex(2)", why, fix);
+        layout_fact_set(&ch->view, LAYOUT_SCOPE_MEMBER, index, "wake",
+                ch->uring == PSYNE_NEVER ? "futex(2)" : "io_uring",
+                c->shared->engine == PARK_URING ? "io_uring" : "futex(2)",
+                ch->uring == PSYNE_NEVER ? "" : why, ch->uring == PSYNE_NEVER ? "" : fix);
         pthread_mutex_lock(&ch->lock);
         c->next = ch->consumers;
         ch->consumers = c;
@@ -207,11 +211,13 @@ static enum next_lane next_lane(struct psyne_consumer *c) {
                         return LANE_PENDING;
                 /* Its producer left: either nothing is in it, or its ring reaches us from a process that has it, or
                  * it is gone with the last of those. */
-                if (tail != __atomic_load_n(&cursor->exact.released, __ATOMIC_ACQUIRE)) {
+                if (state == LAYOUT_DEAD || tail != __atomic_load_n(&cursor->exact.released, __ATOMIC_ACQUIRE)) {
                         if (!service_lane_lost(ch, (uint32_t)best, generation))
                                 return LANE_PENDING;
-                        __atomic_store_n(&cursor->lost,
-                                v->lanes[best].tx.messages_sent - cursor->exact.messages_received, __ATOMIC_RELAXED);
+                        if (v->lanes[best].tx.messages_sent > cursor->exact.messages_received + cursor->lost)
+                                __atomic_store_n(&cursor->lost,
+                                        v->lanes[best].tx.messages_sent - cursor->exact.messages_received,
+                                        __ATOMIC_RELAXED);
                 }
                 finish_lane(c, (uint32_t)best, generation);
                 return LANE_PENDING; /* look again */

@@ -145,8 +145,9 @@ static bool retire_drained(struct psyne_channel *ch) {
                 struct layout_lane *l = &v->lanes[i];
                 uint32_t generation = __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE);
 
-                if (__atomic_load_n(&layout_cursor(v, 0, i)->exact.released, __ATOMIC_ACQUIRE) !=
-                        __atomic_load_n(&l->tx.tail, __ATOMIC_ACQUIRE))
+                if (l->state != LAYOUT_CLOSED || /* a dead one may have shown more than its tail says */
+                        __atomic_load_n(&layout_cursor(v, 0, i)->exact.released, __ATOMIC_ACQUIRE) !=
+                                __atomic_load_n(&l->tx.tail, __ATOMIC_ACQUIRE))
                         continue;
                 membership_retire_lane(ch, i, generation);
                 any |= __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_FREE;
@@ -194,6 +195,18 @@ void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t ge
         if (__atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != generation ||
                 (state != LAYOUT_CLOSED && state != LAYOUT_DEAD))
                 return;
+        if (state == LAYOUT_DEAD) {
+                /* It may have died between showing a record and counting it: the reader knows better. */
+                const struct layout_cursor *c = layout_cursor(v, 0, lane);
+                uint64_t received = c->exact.messages_received + c->lost;
+
+                if ((int64_t)(c->exact.released - tail) > 0)
+                        __atomic_store_n(&l->tx.tail, tail = c->exact.released, __ATOMIC_RELAXED);
+                if (received > l->tx.messages_sent)
+                        __atomic_store_n(&l->tx.messages_sent, received, __ATOMIC_RELAXED);
+                if (c->exact.bytes_received > l->tx.bytes_sent)
+                        __atomic_store_n(&l->tx.bytes_sent, c->exact.bytes_received, __ATOMIC_RELAXED);
+        }
         if ((int64_t)(tail - l->highest) > 0)
                 __atomic_store_n(&l->highest, tail, __ATOMIC_RELAXED);
         FAULT_POINT("lane.retire");

@@ -48,8 +48,12 @@ static void lane_facts(struct psyne_channel *ch, uint32_t lane, const struct seg
         static const char *const tries[] = {"try", "try", "never", "require"};
         char asked[24], obtained[24];
 
-        layout_fact_set(&ch->view, LAYOUT_SCOPE_LANE, lane, "pages", wish->huge == PSYNE_NEVER ? "4K" : "2M",
-                segment_pages_name(report->pages), report->pages_why, report->pages_fix);
+        /* Nobody who left it open asked for large pages under a small ring. */
+        if (wish->huge == PSYNE_TRY_DEFAULT && ch->view.config.ring_bytes < LAYOUT_RING_HUGE)
+                layout_fact_set(&ch->view, LAYOUT_SCOPE_LANE, lane, "pages", "4K", "4K", "", "");
+        else
+                layout_fact_set(&ch->view, LAYOUT_SCOPE_LANE, lane, "pages", wish->huge == PSYNE_NEVER ? "4K" : "2M",
+                        segment_pages_name(report->pages), report->pages_why, report->pages_fix);
         snprintf(asked, sizeof(asked), "node %d (%s)", report->node_wanted, tries[wish->numa & 3]);
         if (report->node < 0)
                 snprintf(obtained, sizeof(obtained), "not known");
@@ -88,6 +92,7 @@ static int lane_prepare(struct psyne_channel *ch, uint32_t lane, struct psyne_pr
         l->page_bytes = report.page_bytes;
         l->node = report.node;
         l->thread = (uint32_t)syscall(SYS_gettid);
+        l->engine = v->peers[ch->slot].engine;
         l->flags = 0;
         l->order = __atomic_add_fetch(&v->header->lanes_generation, 1, __ATOMIC_SEQ_CST);
         lane_facts(ch, lane, &wish, &report);

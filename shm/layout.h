@@ -33,6 +33,7 @@
 #define LAYOUT_EVENTS 4096u          /* flight recorder */
 #define LAYOUT_HISTOGRAM_BYTES 20480u /* per member, allocated when it is first used */
 #define LAYOUT_RING_MIN 4096ull
+#define LAYOUT_RING_HUGE (2ull << 20) /* smaller rings cannot use huge pages */
 #define LAYOUT_RING_MAX (1ull << 40)
 
 enum layout_region_id {

@@ -13,6 +13,14 @@ static inline int64_t clock_ns(void) {
         return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
+/* For people and files only: the wall clock may jump. */
+static inline uint64_t clock_realtime_ns(void) {
+        struct timespec ts;
+
+        clock_gettime(CLOCK_REALTIME, &ts);
+        return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
 /* timeout_ns < 0 waits for ever; sums that would overflow do too. */
 static inline int64_t clock_deadline_ns(int64_t timeout_ns) {
         int64_t at;
