@@ -310,11 +310,14 @@ static int consumer_look(struct psyne_consumer *c, struct psyne_msg *ret) {
 
 /* Polls. 0 = *ret is a message, -EAGAIN = an event came, or it no longer pays. */
 static int spin_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event, struct psyne_msg *ret) {
+        const struct psyne_record *record = (const void *)(c->rx.hot.base + (c->rx.hot.taken & c->rx.hot.mask));
         uint32_t polls = 0;
 
         for (;;) {
                 if (psyne_lane_recv(&c->rx.hot, ret))
                         return 0;
+                if (__atomic_load_n(&record->commit, __ATOMIC_RELAXED))
+                        return -EAGAIN; /* there, but for the long way: padding, a flag, nonsense */
                 cpu_pause();
                 if (++polls % 16 == 0 && __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE) != event)
                         return -EAGAIN;

@@ -333,7 +333,7 @@ static void rx_store_released(struct lane_rx *x) {
 
 int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret) {
         struct psyne_hot_rx *h = &x->hot;
-        uint64_t stride, bytes, kind;
+        uint64_t stride, bytes, kind, walked = 0;
         int r;
 
         for (;;) {
@@ -350,6 +350,13 @@ int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret) {
                 }
                 if (!(kind >> 32))
                         break;
+                /* A ring that is nothing but padding must not keep us here for ever: unreleased, it cannot be that
+                 * much; else look again later. */
+                if (h->taken - h->released + stride > h->mask)
+                        return error_set(-EBADMSG, "the producer wrote more padding than the ring holds");
+                if (walked > h->mask)
+                        return 0;
+                walked += stride;
                 h->taken += stride;
                 if (!h->held)
                         h->released = h->taken;

@@ -7,22 +7,28 @@
 
 /*
  * An aborted claim leaves its bytes in the ring: they must never be read. At every offset of three laps, of the newest
- * claim, of an older one (which becomes padding), and of all.
+ * claim, of an older one (which becomes padding), and of all. The reader spins on the word where the next message will
+ * start, and is given the time to look at it after each message: what an aborted claim left there it takes for one.
  */
 static int abort_send(struct world *w) {
         struct ends e = {0};
         struct psyne_msg m[4];
+        uint64_t blocks;
         uint32_t n = 0;
 
         OPEN_PRODUCER(&e, "size=4096");
         world_reach(w, 1);
+        MUST_BE(psyne_wait_peers(e.ch, 1, 1, WATCHDOG_NS), 0);
         for (unsigned i = 0; i < 200; i++) {
                 /* newest */
                 MUST_BE(psyne_claim(e.p, 500, WATCHDOG_NS, &m[0]), 0);
                 memset(m[0].data, 0xff, m[0].cap);
                 MUST_BE(psyne_abort(e.p, &m[0]), 0);
                 MUST_REFUSE(psyne_abort(e.p, &m[0]), -EINVAL);
+                blocks = METRIC(e.ch, receive_blocks);
                 SEND(&e, n++, i % 100);
+                MUST_BE(psyne_flush(e.p, WATCHDOG_NS), 0);
+                UNTIL(METRIC(e.ch, receive_blocks) > blocks);
                 /* older, then the newest, then in the middle */
                 for (unsigned k = 0; k < 4; k++) {
                         MUST_BE(psyne_claim(e.p, 40 * k + i % 64, WATCHDOG_NS, &m[k]), 0);
@@ -54,7 +60,8 @@ static int abort_recv(struct world *w) {
         uint32_t n = 0;
 
         AWAIT(1);
-        OPEN_CONSUMER(&e, NULL);
+        OPEN_CONSUMER(&e, "wait=spin");
+        MUST_BE(psyne_set_wait(psyne_consumer_endpoint(e.c), PSYNE_WAIT_SPIN), 0); /* memory:// is one channel */
         for (unsigned i = 0; i < 200; i++) {
                 RECEIVE(&e, n++, i % 100);
                 RECEIVE(&e, n++, (i % 2 ? 40 : 80) + i % 64);

@@ -64,9 +64,11 @@ struct ends {
 #define SEND(e, n, bytes)                                                                                              \
         do {                                                                                                           \
                 struct psyne_msg sent_;                                                                                \
+                int64_t sent_at_ = now_ns();                                                                           \
                 uint64_t sent_n_ = (n);                                                                                \
                 size_t sent_bytes_ = (bytes);                                                                          \
                 MUST_BE(psyne_claim((e)->p, sent_bytes_, WATCHDOG_NS, &sent_), 0);                                     \
+                MUST(now_ns() - sent_at_ < WATCHDOG_NS); /* woken, not found at the last look */                       \
                 pattern_fill(sent_.data, sent_bytes_, sent_n_);                                                        \
                 sent_.type = (uint32_t)sent_n_;                                                                        \
                 MUST_BE(psyne_commit((e)->p, &sent_), 0);                                                              \
@@ -76,7 +78,9 @@ struct ends {
         do {                                                                                                           \
                 uint64_t want_n_ = (n);                                                                                \
                 size_t want_bytes_ = (bytes);                                                                          \
+                int64_t taken_at_ = now_ns();                                                                          \
                 MUST_BE(psyne_recv((e)->c, m, WATCHDOG_NS), 0);                                                        \
+                MUST(now_ns() - taken_at_ < WATCHDOG_NS); /* woken, not found at the last look */                      \
                 MUST_BE((m)->type, (uint32_t)want_n_);                                                                 \
                 MUST_BE((m)->len, want_bytes_);                                                                        \
                 MUST((m)->cap >= (m)->len);                                                                            \

@@ -1,6 +1,8 @@
 /* Messages that flow: order, every size, around the ring's end, a full ring, an empty one. */
 #include "family.h"
 
+#include <unistd.h>
+
 /* ---- order ------------------------------------------------------------------------------------------------------- */
 
 #define ORDER_N 20000
@@ -193,9 +195,11 @@ static int full_send(struct world *w) {
                 MUST(now_ns() - before < WATCHDOG_NS);
                 world_reach(w, 2 * lap + 2); /* 2, 4 */
         }
-        /* Blocking: the reader releases only when it sees us blocked. */
+        /* Blocking: the reader releases only when it sees us asleep, and for longer than a first nap. */
         blocks = METRIC(e.ch, send_blocks);
         w->page->words[0] = blocks;
+        w->page->words[2] = (uint64_t)getpid();
+        w->page->words[3] = (uint64_t)gettid();
         world_reach(w, 6);
         SEND(&e, n, 48);
         MUST_BE(METRIC(e.ch, send_blocks), blocks + 1);
@@ -222,6 +226,7 @@ static int full_recv(struct world *w) {
         }
         AWAIT(6);
         UNTIL(METRIC(e.ch, send_blocks) > w->page->words[0]);
+        UNTIL(asleep_for_long((pid_t)w->page->words[2], (pid_t)w->page->words[3]));
         for (unsigned i = 0; i < FULL_RING / 64; i++)
                 RECEIVE(&e, n++, 48);
         AWAIT(7);
@@ -314,8 +319,11 @@ static int empty_recv(struct world *w) {
         MUST_REFUSE(psyne_recv_n(e.c, many, 4, 1 * MSEC), -ETIME);
         MUST_REFUSE(psyne_recv(e.c, &m, 1), -ETIME);
         w->page->words[0] = METRIC(e.ch, receive_blocks);
+        w->page->words[2] = (uint64_t)getpid();
+        w->page->words[3] = (uint64_t)gettid();
         world_reach(w, 3);
         RECEIVE(&e, 5, 100);
+        world_reach(w, 4);
         MUST_BE(METRIC(e.ch, receive_blocks), w->page->words[0] + 1);
         MUST_BE(METRIC(e.ch, backstop_hits), 0);
         CLOSE(&e);
@@ -329,7 +337,9 @@ static int empty_send(struct world *w) {
         world_reach(w, 2);
         AWAIT(3);
         UNTIL(METRIC(e.ch, receive_blocks) > w->page->words[0]);
+        UNTIL(asleep_for_long((pid_t)w->page->words[2], (pid_t)w->page->words[3]));
         SEND(&e, 5, 100);
+        AWAIT(4); /* the message wakes it, not our leaving */
         CLOSE(&e);
         return 0;
 }

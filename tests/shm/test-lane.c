@@ -960,6 +960,27 @@ Test(lane, never_leaves_the_ring_whatever_the_header_says) {
         fixture_deinit(&f);
 }
 
+/* Padding all the way round leads back to itself: the look ends all the same, and with something held it is damage. */
+Test(lane, ends_a_walk_over_nothing_but_padding, .timeout = 10) {
+        struct psyne_msg m;
+
+        for (uint64_t stride = 64; stride < RING; stride *= 2) {
+                fixture_init(&f, RING, 64, 0);
+                send(8, 1);
+                for (uint64_t at = stride == 64 ? 64 : 0; at < RING; at += stride)
+                        *psyne_lane_record(f.writer.base, at, f.tx.hot.mask) =
+                                (struct psyne_record){.commit = (uint32_t)stride, .kind = PSYNE_RECORD_PAD};
+                if (stride == 64) {
+                        m = take(8, 1, 0);
+                        cr_assert_eq(lane_rx_take(&f.rx, &m), -EBADMSG);
+                        cr_assert_leq(f.rx.hot.taken - f.rx.hot.released, RING);
+                } else
+                        for (unsigned i = 0; i < 10; i++)
+                                cr_assert_eq(lane_rx_take(&f.rx, &m), 0);
+                fixture_deinit(&f);
+        }
+}
+
 /* A held record that its producer rewrites while we hold it: releasing goes wrong at worst for that lane. */
 Test(lane, survives_a_header_that_changes_while_it_is_held) {
         struct psyne_msg m[4];

@@ -460,6 +460,7 @@ Test(segment, refuses_memory_that_is_not_the_announced_one) {
         expect_refused("may grow", memfd_sealed(64 * 1024, all & ~F_SEAL_GROW), 64 * 1024, NULL);
         expect_refused("may be written", memfd_sealed(64 * 1024, all & ~F_SEAL_FUTURE_WRITE), 64 * 1024, NULL);
         expect_refused("empty", memfd_sealed(0, all), 64 * 1024, NULL);
+        expect_refused("no whole pages at all", memfd_sealed(6000, all), 6000, NULL);
 
         must(pipe2(pipes, O_CLOEXEC) == 0);
         expect_refused("a pipe", pipes[0], 64 * 1024, NULL);

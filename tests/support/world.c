@@ -124,6 +124,15 @@ char task_state(pid_t pid, pid_t tid) {
         return p && p[1] ? p[2] : 0;
 }
 
+bool asleep_for_long(pid_t pid, pid_t tid) {
+        for (unsigned i = 0; i < 50; i++) {
+                if (task_state(pid, tid) != 'S')
+                        return false;
+                breathe();
+        }
+        return true;
+}
+
 /* ---- messages --------------------------------------------------------------------------------------------------- */
 
 struct random random_seeded(const char *what) {

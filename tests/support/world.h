@@ -112,6 +112,7 @@ unsigned count_files(const char *dir);
 bool under_sanitizer(void);
 void print_fds(void); /* to stderr, for a failure's sake */
 void print_maps(void);
+bool asleep_for_long(pid_t pid, pid_t tid); /* in 50 looks in a row */
 char task_state(pid_t pid, pid_t tid); /* R, S, T, Z, ...; 0: gone */
 
 /* ---- messages anybody can verify ---- */
