@@ -365,6 +365,9 @@ static bool is_active(uint64_t role) {
 static bool has_received(uint64_t n) {
         return __atomic_load_n(&w->received, __ATOMIC_SEQ_CST) >= n;
 }
+static bool has_committed(uint64_t n) {
+        return get(&w->lives[w->life].committed) >= n;
+}
 static bool is_told(uint64_t n) {
         return get(&w->told) >= n;
 }
@@ -466,7 +469,7 @@ static void give_up(pid_t pids[2]) {
 static int kill_random(unsigned n_kills) {
         struct random r = random_seeded("kill random");
         int64_t *notices = calloc(n_kills + 1, sizeof(*notices)), *bare = calloc(n_kills + 1, sizeof(*bare));
-        unsigned n_notices = 0, n_both = 0, n_role[2] = {0, 0};
+        unsigned n_notices = 0, n_both = 0, n_unseen = 0, n_role[2] = {0, 0};
         pid_t pids[2];
 
         again("ipc://k?size=16K&wait=block");
@@ -523,6 +526,26 @@ static int kill_random(unsigned n_kills) {
                 notices[n_notices] = w->told_ns - killed;
                 bare[n_notices++] = x.at_ns - killed;
                 put(&w->hurry, 0);
+                /* A life while the reader is stopped: it attached to nothing, and yet all of it has to arrive. */
+                if (victim == PRODUCER && random_below(&r, 3) == 0) {
+                        uint32_t some = 1 + (uint32_t)random_below(&r, 6);
+
+                        kill(pids[CONSUMER], SIGSTOP);
+                        while (task_state(pids[CONSUMER], pids[CONSUMER]) != 'T')
+                                sched_yield();
+                        pids[PRODUCER] = start(PRODUCER, NULL);
+                        if (!wait_until(has_committed, some))
+                                FAIL("kill %u: no %u messages beside a stopped reader", i, some);
+                        put(&w->deaths, get(&w->deaths) + 1);
+                        kill(pids[PRODUCER], SIGKILL);
+                        waitpid(pids[PRODUCER], NULL, 0);
+                        kill(pids[CONSUMER], SIGCONT);
+                        n_unseen++;
+                        if (!wait_until(is_told, w->deaths))
+                                FAIL("kill %u: a continued consumer was not told in 10 s", i);
+                        if (get(&w->failed))
+                                break;
+                }
                 pids[victim] = start(victim, NULL);
         }
         if (get(&w->failed))
@@ -530,8 +553,9 @@ static int kill_random(unsigned n_kills) {
         else if (wait_until(is_active, PRODUCER) && wait_until(is_active, CONSUMER) && finish(pids) == 0)
                 (void)nothing_left();
         give_up(pids);
-        printf("%u kills of a producer, %u of a consumer, %u of both; %llu messages received, %llu came again flagged\n",
-                n_role[PRODUCER], n_role[CONSUMER], n_both, (unsigned long long)w->received,
+        printf("%u kills of a producer, %u of a consumer, %u of both, %u beside a stopped reader; %llu messages "
+               "received, %llu came again flagged\n",
+                n_role[PRODUCER], n_role[CONSUMER], n_both, n_unseen, (unsigned long long)w->received,
                 (unsigned long long)w->redelivered);
         printf("%-14s %10s %10s %10s ms\n", "told after", "p50", "p99", "max");
         printf("%-14s %10.3f %10.3f %10.3f\n", "psyne", quantile(notices, n_notices, 0.5),
