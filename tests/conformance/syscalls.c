@@ -4,9 +4,9 @@
  * k + 1, until a run needs no k-th call. The outcome has to be an error with a sentence, or success by another way
  * (and then messages flow); never a crash, a hang, or something left open.
  *
- * Only calls between two marks count: the marks are writes to descriptor -1. Two are treated apart: close() does its
- * work whatever it returns, so it runs and only says that it failed; futex() is left alone, because here it is the C
- * library's locks, where a wake that does not happen is a hang by definition.
+ * Only calls between two marks count: the marks are writes to descriptor -1. Three are treated apart: close() and
+ * munmap() do their work and only say that they failed, because nobody can give back what these do not; futex() is left
+ * alone, because here it is the C library's locks, where a wake that does not happen is a hang by definition.
  */
 #include <fcntl.h>
 #include <malloc.h>
@@ -158,7 +158,7 @@ static int fail_kth(enum scenario s, const char *dir, unsigned k, int error, lon
                                 inside = regs.rdx == MARK_BEGIN;
                         } else if (entry && inside && !hit && regs.orig_rax != SYS_futex && ++n == k) {
                                 *which = (long)regs.orig_rax;
-                                if (regs.orig_rax != SYS_close) {
+                                if (regs.orig_rax != SYS_close && regs.orig_rax != SYS_munmap) {
                                         regs.orig_rax = (unsigned long)-1;
                                         regs_set(pid, &regs);
                                 }

@@ -30,7 +30,7 @@
 
 #define LIVES_MAX 8192
 #define BYTES_MAX 1500
-#define TELL_NS (10 * SECOND)
+#define SEND_NS (60 * SECOND) /* longer than any stop; the parent has the watchdogs */
 
 enum role { PRODUCER, CONSUMER };
 static const char *const role_names[] = {"producer", "consumer"};
@@ -188,7 +188,7 @@ static int produce(uint32_t life) {
                 return FAIL("producer: producer_open: %d", r);
         put(&w->active[PRODUCER], 1);
         while (!get(&w->finish) && (!w->quota || n < w->quota)) {
-                r = send_some(p, life, n, TELL_NS);
+                r = send_some(p, life, n, SEND_NS);
                 if (r > 0) {
                         n += (uint32_t)r;
                         put(&w->lives[life].committed, n);
