@@ -131,6 +131,7 @@ static int limit_recv(struct world *w) {
         MUST_BE(psyne_consumer_open(e.ch, &four, &e.c), 0);
         for (uint32_t i = 0; i < 4; i++)
                 TAKE(&e, &m[i], i, 8);
+        UNTIL(METRIC(e.ch, messages_sent) == 40); /* there, so that only the limit can be in the way */
         MUST_BE(METRIC(e.ch, held), 4);
         MUST_REFUSE(psyne_recv(e.c, &extra, PSYNE_NOWAIT), -ENOBUFS);
         MUST_REFUSE(psyne_recv(e.c, &extra, PSYNE_FOREVER), -ENOBUFS); /* waiting would never end */
