@@ -211,6 +211,9 @@ static int send_lane(struct connection *k, uint32_t lane) {
 }
 
 static void send_all_lanes(struct connection *k) {
+        pthread_mutex_lock(&k->channel->lock);
+        membership_prune_lanes(k->channel); /* rings nobody will read again */
+        pthread_mutex_unlock(&k->channel->lock);
         for (uint32_t i = 0; i < k->channel->view.n_lanes; i++)
                 (void)send_lane(k, i);
 }
@@ -318,7 +321,9 @@ static void on_lane(struct connection *k, const struct hail *h, int fd) {
         have = (ch->lanes[h->lane].segment.base && ch->lanes[h->lane].generation == h->lane_generation) ||
                 (ch->lanes[h->lane].incoming.base && ch->lanes[h->lane].incoming_generation == h->lane_generation);
         pthread_mutex_unlock(&ch->lock);
-        if (have || __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != h->lane_generation) {
+        /* One that is free again was on its way while its reader finished it: there is nothing in it. */
+        if (have || __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != h->lane_generation ||
+                __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_FREE) {
                 close(fd);
                 return;
         }
