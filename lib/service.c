@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -65,6 +66,7 @@ struct service_state {
 struct service {
         struct watch *watch;
         pthread_t thread;
+        sem_t ready;                 /* the thread has all it needs: from here on it allocates for new peers only */
         bool threaded, stop;
         unsigned users;
         uint32_t ticks;              /* turns of the loop: everything that was readable before was handled */
@@ -451,12 +453,15 @@ static void *service_run(void *arg) {
         struct service *s = arg;
 
         (void)pthread_setname_np(pthread_self(), "psyne-io");
+        watch_prepare(s->watch);
+        sem_post(&s->ready);
         while (!__atomic_load_n(&s->stop, __ATOMIC_ACQUIRE))
                 (void)turn(s, CLOCK_FOREVER);
         return NULL;
 }
 
 static void service_free(struct service *s) {
+        sem_destroy(&s->ready);
         watch_free(s->watch);
         free(s);
 }
@@ -472,9 +477,10 @@ static int service_new(bool threaded, struct service **ret) {
         if (!s)
                 return -ENOMEM;
         s->threaded = threaded;
+        sem_init(&s->ready, 0, 0);
         r = watch_new(&s->watch);
         if (r < 0) {
-                free(s);
+                service_free(s);
                 return r;
         }
         if (threaded) {
@@ -492,6 +498,8 @@ static int service_new(bool threaded, struct service **ret) {
                         service_free(s);
                         return r;
                 }
+                while (sem_wait(&s->ready) < 0 && errno == EINTR)
+                        ;
         }
         *ret = s;
         return 0;

@@ -164,6 +164,12 @@ static void watch_decide(struct watch *w) {
                 atomic_store_explicit(&w->engine, WATCH_EPOLL, memory_order_relaxed);
 }
 
+/* By the thread that will wait: its ring is made now, and not by its first wait. */
+void watch_prepare(struct watch *w) {
+        if (atomic_load_explicit(&w->engine, memory_order_relaxed) == WATCH_UNDECIDED)
+                watch_decide(w);
+}
+
 /*
  * Waits for at least one of the fds and fills in up to @n of them. The count; 0 at the deadline or after watch_wake();
  * -EINTR after a signal, or because the kernel was taking a ring of this thread apart: simply wait again. One thread at
@@ -173,9 +179,7 @@ int watch_wait(struct watch *w, struct watch_event *ret, unsigned n, int64_t dea
         bool woken = false;
         int r;
 
-        if (atomic_load_explicit(&w->engine, memory_order_relaxed) == WATCH_UNDECIDED)
-                watch_decide(w);
-
+        watch_prepare(w);
         while (w->sleep) {
                 r = watch_sleep_until(w->sleep, w->epoll_fd, deadline_ns);
                 if (r == -EEXIST) {

@@ -26,6 +26,7 @@ int watch_wake(struct watch *w); /* and any signal handler */
 const char *watch_engine(const struct watch *w);
 
 /* the one that sleeps */
+void watch_prepare(struct watch *w); /* now: the first wait allocates nothing */
 int watch_wait(struct watch *w, struct watch_event *ret, unsigned n, int64_t deadline_ns);
 
 /* fork */
