@@ -36,8 +36,10 @@ rows() {
         grep "\"size\": $1, \"impl\": \"$2\"" "$json" | grep "\"calls\": \"$3\"" | grep "\"mode\": \"$4\"" | grep "\"bench\": \"${5:-}"
 }
 
-# judge WHAT LINE FIELD OPERATOR TARGET: compares one ratio; a run on siblings of one core, or far cores, is no verdict
+# judge WHAT LINE FIELD OPERATOR TARGET [CLASS]: compares one ratio; a run on siblings of one core, or far cores, is no
+# verdict where separate ones are asked for
 judge() {
+        wanted=${6:-separate}
         value=$(printf '%s\n' "$2" | field "$3")
         class=$(printf '%s\n' "$2" | field class)
         n=$(printf '%s\n' "$2" | field n)
@@ -46,7 +48,7 @@ judge() {
                 failed=1
                 return
         fi
-        if [ "$class" != separate ]; then
+        if [ "$class" != "$wanted" ]; then
                 echo "SKIP  $1: $3 $value, but the CPUs were $class"
                 skipped=1
                 return
