@@ -115,8 +115,8 @@ static int wishes_merge(struct wishes *w, const struct uri *u, const struct psyn
         if (w->max_producers > LAYOUT_PRODUCERS_MAX || w->max_consumers > LAYOUT_CONSUMERS_MAX)
                 return error_set(-EINVAL, "at most %u producers and %u consumers", LAYOUT_PRODUCERS_MAX,
                         LAYOUT_CONSUMERS_MAX);
-        if (w->mode > PSYNE_SPSC)
-                return error_set(-ENOTSUP, "mode=%s is not built yet; spsc is", mode_name(w->mode));
+        if (w->mode > PSYNE_MPSC)
+                return error_set(-ENOTSUP, "mode=%s is not built yet; spsc and mpsc are", mode_name(w->mode));
         w->ring_asked = w->ring_bytes;
         if (w->ring_bytes) {
                 if (sysinfo(&si) == 0 && w->ring_bytes > (uint64_t)si.totalram * si.mem_unit)

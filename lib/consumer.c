@@ -1,9 +1,6 @@
 /*
- * The consumer: which lane it stands in, and what it does when it finds nothing there.
- *
- * It reads one lane at a time through the hot struct at its head; lanes of earlier producers are finished before later
- * ones are touched. A lane that is finished while the caller still holds messages of it is parked, so that those
- * can be released at any time.
+ * The consumer: what it does when it finds nothing on its fast path. Which lanes it looks at, and in what order, is
+ * walk.c's business.
  */
 #include "lib/internal.h"
 
@@ -20,25 +17,6 @@
 #define POLLS_FIRST 256u          /* before the clock is read: some microseconds */
 #define BACKOFF_MAX 128u          /* pauses: some microseconds, reached only by a stream that keeps filling them */
 
-/* What a consumer without a lane reads: nothing, for ever. */
-static const _Alignas(64) struct psyne_record nothing;
-static struct psyne_line_rx no_line;
-
-static void rx_none(struct psyne_consumer *c) {
-        c->lane = -1;
-        c->rx.hot = (struct psyne_hot_rx){
-                .base = (const unsigned char *)&nothing,
-                .released = UINT64_MAX,
-                .published = UINT64_MAX,
-                .lazy = UINT64_MAX,
-                .line = &no_line,
-                .waiters = &c->channel->view.header->waiters,
-                .token = UINT64_MAX,
-                .held_max = c->held_max,
-                .fence = __atomic_load_n(&c->channel->fence, __ATOMIC_RELAXED),
-        };
-}
-
 static int consumer_enter(struct psyne_consumer *c) {
         if (c->channel->forked)
                 return error_set(-EOWNERDEAD, "this consumer came through fork(); it belongs to the parent");
@@ -54,7 +32,7 @@ static void consumer_leave(struct psyne_consumer *c) {
 void consumer_after_fork_child(struct psyne_consumer *c) {
         static const uint64_t no_waiters;
 
-        rx_none(c);
+        walk_none(c);
         c->rx.hot.waiters = &no_waiters;
 }
 
@@ -93,15 +71,15 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         if (r < 0)
                 return error_set(r, "no memory for a consumer");
         c = memset(memory, 0, sizeof(*c));
-        c->parked = calloc(ch->view.n_lanes, sizeof(*c->parked)); /* now: a receive allocates nothing */
-        if (!c->parked) {
+        c->lanes = calloc(ch->view.n_lanes, sizeof(*c->lanes)); /* now: a receive allocates nothing */
+        if (!c->lanes) {
                 free(c);
                 return error_set(-ENOMEM, "no memory for a consumer");
         }
         prepared = park_prepare(); /* now: a wait allocates nothing. Where it fails this thread waits by futex(2) */
         r = membership_take_member(ch, 0, &index);
         if (r < 0) {
-                free(c->parked);
+                free(c->lanes);
                 free(c);
                 return error_default(r, "opening a consumer: %s", strerror(-r));
         }
@@ -112,7 +90,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         c->alone = process_cpus() < 2;
         c->shared = &ch->view.members[index];
         c->endpoint.wait = opts && opts->wait ? opts->wait : ch->wait;
-        rx_none(c);
+        walk_none(c);
 
         c->shared->held_max = held_max;
         c->shared->thread = (uint32_t)syscall(SYS_gettid);
@@ -129,6 +107,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
                 c->shared->engine == PARK_URING ? "io_uring" : "futex(2)",
                 ch->uring == PSYNE_NEVER ? "" : why, ch->uring == PSYNE_NEVER ? "" : fix);
         pthread_mutex_lock(&ch->lock);
+        c->rx.hot.fence = __atomic_load_n(&ch->fence, __ATOMIC_RELAXED); /* from here on the service's to change */
         c->next = ch->consumers;
         ch->consumers = c;
         pthread_mutex_unlock(&ch->lock);
@@ -141,183 +120,39 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         return 0;
 }
 
-/* A lane's records are all released: its index may be used again. */
-static void finish_lane(struct psyne_consumer *c, uint32_t lane, uint32_t generation) {
-        struct psyne_channel *ch = c->channel;
-
-        membership_retire_lane(ch, lane, generation);
-        pthread_mutex_lock(&ch->lock);
-        if (ch->lanes[lane].readers)
-                ch->lanes[lane].readers--;
-        membership_prune_lanes(ch);
-        pthread_mutex_unlock(&ch->lock);
-}
-
-static void leave_lane(struct psyne_consumer *c) {
-        uint32_t lane = (uint32_t)c->lane;
-
-        (void)lane_rx_publish(&c->rx);
-        wake_producers(c);
-        if (c->rx.hot.held) {
-                c->parked[lane] = c->rx;
-                c->parked_set |= 1ull << lane;
-                rx_none(c);
-        } else {
-                rx_none(c);
-                finish_lane(c, lane, c->lane_generation);
-        }
-}
-
-enum next_lane { LANE_NONE, LANE_PENDING, LANE_FOUND, LANE_DAMAGED };
-
-/* The oldest lane that is not finished. One that is not mapped here yet is waited for: order comes first. */
-static enum next_lane next_lane(struct psyne_consumer *c) {
-        struct psyne_channel *ch = c->channel;
-        const struct layout_view *v = &ch->view;
-        uint64_t best_order = UINT64_MAX;
-        int32_t best = -1;
-        uint32_t generation, state;
-        bool joining = false;
-        int r;
-
-        for (uint32_t i = 0; i < v->n_lanes; i++) {
-                struct layout_lane *l = &v->lanes[i];
-
-                state = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
-                joining |= state == LAYOUT_JOINING;
-                if ((state != LAYOUT_ACTIVE && state != LAYOUT_CLOSED && state != LAYOUT_DEAD) ||
-                        c->parked_set & (1ull << i) ||
-                        c->set_aside[i] == __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE))
-                        continue;
-                if (l->order < best_order) {
-                        best_order = l->order;
-                        best = (int32_t)i;
-                }
-        }
-        if (best < 0)
-                return joining ? LANE_PENDING : LANE_NONE;
-        c->had_producer = true;
-
-        state = __atomic_load_n(&v->lanes[best].state, __ATOMIC_ACQUIRE);
-        generation = __atomic_load_n(&v->lanes[best].generation, __ATOMIC_ACQUIRE);
-        pthread_mutex_lock(&ch->lock);
-        membership_prune_lanes(ch); /* a lane that came while its predecessor was read takes its place */
-        if (!ch->lanes[best].segment.base || ch->lanes[best].generation != generation) {
-                struct layout_cursor *cursor = layout_cursor(v, c->group, (uint32_t)best);
-                uint64_t tail = __atomic_load_n(&v->lanes[best].tx.tail, __ATOMIC_ACQUIRE);
-
-                pthread_mutex_unlock(&ch->lock);
-                if (state == LAYOUT_ACTIVE)
-                        return LANE_PENDING;
-                /* Its producer left: either nothing is in it, or its ring reaches us from a process that has it, or
-                 * it is gone with the last of those. */
-                if (state == LAYOUT_DEAD || tail != __atomic_load_n(&cursor->exact.released, __ATOMIC_ACQUIRE)) {
-                        if (!service_lane_lost(ch, (uint32_t)best, generation))
-                                return LANE_PENDING;
-                        if (v->lanes[best].tx.messages_sent > cursor->exact.messages_received + cursor->lost)
-                                __atomic_store_n(&cursor->lost,
-                                        v->lanes[best].tx.messages_sent - cursor->exact.messages_received,
-                                        __ATOMIC_RELAXED);
-                }
-                finish_lane(c, (uint32_t)best, generation);
-                return LANE_PENDING; /* look again */
-        }
-        ch->lanes[best].readers++;
-        r = lane_rx_init(&c->rx, v, c->group, (uint32_t)best, ch->lanes[best].segment.base,
-                ch->lanes[best].segment.bytes, c->held_max);
-        if (r < 0)
-                ch->lanes[best].readers--;
-        pthread_mutex_unlock(&ch->lock);
-        if (r < 0) {
-                rx_none(c);
-                c->set_aside[best] = generation;
-                count(&c->shared->damaged, 1);
-                return LANE_DAMAGED;
-        }
-        c->rx.hot.fence = __atomic_load_n(&ch->fence, __ATOMIC_RELAXED);
-        c->lane = best;
-        c->lane_generation = generation;
-        return LANE_FOUND;
-}
-
-/* A header that cannot be: nothing behind it can be believed. The producer is told by the lane's state. */
-static int set_aside(struct psyne_consumer *c) {
-        uint32_t active = LAYOUT_ACTIVE;
-        uint32_t lane = (uint32_t)c->lane;
-
-        c->set_aside[lane] = c->lane_generation;
-        count(&c->shared->damaged, 1);
-        __atomic_compare_exchange_n(&c->channel->view.lanes[lane].state, &active, LAYOUT_DAMAGED, false,
-                __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
-        if (c->rx.hot.held) {
-                c->parked[lane] = c->rx;
-                c->parked_set |= 1ull << lane;
-        }
-        rx_none(c);
-        wake_everyone(c->channel);
-        return -EBADMSG;
-}
-
 /* One full look. 0 = *ret is a message; -EAGAIN nothing; -EPIPE, -ESHUTDOWN, -EBADMSG, -ENOBUFS. */
 static int consumer_look(struct psyne_consumer *c, struct psyne_msg *ret) {
         struct psyne_channel *ch = c->channel;
-        const struct layout_view *v = &ch->view;
-        enum next_lane next = LANE_FOUND;
-        uint32_t stop = channel_stop_state(ch);
+        uint32_t stop = channel_stop_state(ch); /* before the look: what came before the stop is found */
+        int r = walk_take(c, ret);
 
-        for (;;) {
-                uint32_t state = LAYOUT_ACTIVE, generation = 0;
-                int r;
-
-                if (c->lane >= 0) {
-                        /* Before the look: a producer that is seen gone has nothing more to say after it. */
-                        state = __atomic_load_n(&v->lanes[c->lane].state, __ATOMIC_ACQUIRE);
-                        generation = __atomic_load_n(&v->lanes[c->lane].generation, __ATOMIC_ACQUIRE);
-                        r = lane_rx_take(&c->rx, ret);
-                        if (r == 1) {
-                                if (ret->flags & PSYNE_MSG_REDELIVERED)
-                                        count(&c->shared->redelivered, 1);
-                                return 0;
-                        }
-                        if (r == -EBADMSG)
-                                return set_aside(c);
-                        if (r < 0)
-                                return r;
-                        if (state == LAYOUT_ACTIVE && generation == c->lane_generation)
-                                break;
-                        FAULT_POINT("consumer.lane.finished");
-                        leave_lane(c);
-                }
-                next = next_lane(c);
-                if (next == LANE_DAMAGED)
-                        return error_set(-EBADMSG, "this group's place in a lane of %s is damaged; it was set aside",
-                                ch->uri);
-                if (next != LANE_FOUND)
-                        break;
+        if (r == 1) {
+                if (ret->flags & PSYNE_MSG_REDELIVERED)
+                        count(&c->shared->redelivered, 1);
+                return 0;
         }
+        if (r < 0)
+                return r;
 
         /* Idle: bring what producers poll up to date, or one that needs all the room would never see it. */
-        if (c->lane >= 0) {
-                (void)lane_rx_publish(&c->rx);
+        if (walk_publish(c))
                 wake_producers(c);
-        }
-        if (stop == 2 || (stop && next != LANE_PENDING)) /* draining includes rings that are still on their way */
+        if (stop == 2 || (stop && !c->pending)) /* draining includes rings that are still on their way */
                 return error_set(-ESHUTDOWN, "%s is stopped", ch->uri);
-        if (next == LANE_NONE && c->had_producer)
+        if (!c->n_walk && !c->pending && c->had_producer)
                 return error_set(-EPIPE, "no producer is left on %s, and all it sent was received", ch->uri);
         return -EAGAIN;
 }
 
 /* Polls. 0 = *ret is a message, -EAGAIN = an event came, or it no longer pays. */
 static int spin_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event, struct psyne_msg *ret) {
-        const struct psyne_record *record = (const void *)(c->rx.hot.base + (c->rx.hot.taken & c->rx.hot.mask));
         uint32_t polls = 0;
 
         for (;;) {
-                if (psyne_lane_recv(&c->rx.hot, ret))
+                if (c->n_walk == 1 && psyne_lane_recv(&c->rx.hot, ret))
                         return 0;
-                if (__atomic_load_n(&record->commit, __ATOMIC_RELAXED))
-                        return -EAGAIN; /* there, but for the long way: padding, a flag, nonsense */
+                if (walk_ready(c) >= 0)
+                        return -EAGAIN; /* in another lane; or for the long way: padding, a flag, nonsense */
                 cpu_pause();
                 if (++polls % 16 == 0 && __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE) != event)
                         return -EAGAIN;
@@ -334,7 +169,6 @@ static int spin_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event,
 static int sleep_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event) {
         struct layout_header *h = c->channel->view.header;
         struct layout_member *m = c->shared;
-        const struct psyne_record *record = (const void *)(c->rx.hot.base + (c->rx.hot.taken & c->rx.hot.mask));
         uint64_t bit = 1ull << c->index;
         int64_t now = clock_ns(), until = now + BACKSTOP_NS;
         bool backstop = until < w->deadline_ns;
@@ -352,7 +186,7 @@ static int sleep_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event
         __atomic_fetch_or(&h->sleepers, bit, __ATOMIC_SEQ_CST); /* G */
         FAULT_POINT("consumer.asleep");
         wake_barrier_heavy(c->channel);
-        if (!__atomic_load_n(&record->commit, PSYNE_ORDER_C)) {
+        if (walk_ready(c) < 0) { /* a lane that joined since has raised the event word */
                 r = park_wait(&m->event, event, until);
                 if (r == 0 && __atomic_load_n(&m->event, __ATOMIC_RELAXED) != event)
                         count(&m->wakes_received, 1);
@@ -411,14 +245,32 @@ static int recv_locked(struct psyne_consumer *c, struct psyne_msg *ret, int64_t 
         return r;
 }
 
+/* The same where there are several lanes to look at. */
+static bool poll_lanes(struct psyne_consumer *c, struct psyne_msg *ret) {
+        for (unsigned i = 0; i < POLLS_FIRST && c->n_walk; i++) {
+                int lane = walk_ready(c);
+
+                if (lane >= 0) {
+                        walk_to(c, (uint32_t)lane);
+                        return psyne_lane_recv(&c->rx.hot, ret);
+                }
+                cpu_pause();
+        }
+        return false;
+}
+
 /*
  * The answer in a conversation comes within a few hundred nanoseconds: poll for it before anything else is looked
  * at, counted or timed. A stream is different: a reader that runs right behind its producer takes a line from it for
  * every message, so let the producer get ahead, and take whole runs for the price of one.
  */
 static bool poll_recv(struct psyne_consumer *c, struct psyne_msg *ret) {
-        uint64_t received = c->rx.hot.messages + c->rx.hot.held, run = received - c->received_before;
+        uint64_t received, run;
 
+        if (c->n_walk != 1 || c->turn_over)
+                return poll_lanes(c, ret);
+        received = c->rx.hot.messages + c->rx.hot.held;
+        run = received - c->received_before;
         c->received_before = received;
         if (run < RUN_BEFORE_BACKOFF + c->backoff / 8)
                 c->backoff /= 2;
@@ -466,14 +318,12 @@ int psyne_release_slow(struct psyne_consumer *c, struct psyne_msg *m) {
         if (r < 0)
                 return r;
         lane = (uint32_t)(m->opaque[2] & (LANE_HANDLE_ALIGN - 1));
-        if (lane < c->channel->view.n_lanes && c->parked_set & (1ull << lane)) {
-                x = &c->parked[lane];
+        x = walk_end(c, lane);
+        if (x && x != &c->rx) {
                 r = lane_rx_release(x, m);
-                if (r == 0)
-                        (void)lane_rx_publish(x);
-                if (r == 0 && !x->hot.held) {
-                        c->parked_set &= ~(1ull << lane);
-                        finish_lane(c, lane, c->channel->view.lanes[lane].generation);
+                if (r == 0) {
+                        c->held_away--;
+                        walk_released(c, lane);
                 }
         } else {
                 r = lane_rx_release(&c->rx, m);
@@ -574,18 +424,14 @@ int psyne_consumer_close(struct psyne_consumer *c) {
                                 *at = c->next;
                                 break;
                         }
-                for (uint32_t i = 0; i < ch->view.n_lanes; i++)
-                        if (((int32_t)i == c->lane || c->parked_set & (1ull << i)) && ch->lanes[i].readers)
-                                ch->lanes[i].readers--;
                 pthread_mutex_unlock(&ch->lock);
-                if (c->lane >= 0)
-                        psyne_publish_released(c);
+                walk_leave(c);
                 FAULT_POINT("consumer.closing");
                 membership_leave_member(ch, c->index);
                 __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
                 membership_changed(ch);
         }
-        free(c->parked);
+        free(c->lanes);
         free(c);
         channel_unref(ch);
         return 0;

@@ -87,18 +87,28 @@ struct psyne_producer {
 };
 
 struct psyne_consumer {
-        struct lane_rx rx;          /* first: the lane it is reading, or none (rx_none()) */
+        struct lane_rx rx;          /* first: the lane it stands in, or none (walk_none()) */
         struct psyne_channel *channel;
         struct psyne_consumer *next;
         struct psyne_endpoint endpoint;
         struct layout_member *shared;
         uint32_t index;             /* member */
         uint32_t group;
+        /* walk.c */
         int32_t lane;               /* in rx; -1 = none */
-        uint32_t lane_generation;
-        uint32_t set_aside[LAYOUT_PRODUCERS_MAX]; /* generation of the damaged lane of that index */
-        uint64_t parked_set;        /* lanes left with messages still held */
-        struct lane_rx *parked;     /* [n_lanes] */
+        struct lane_rx *lanes;      /* [n_lanes]: the reading ends that are not in rx */
+        uint64_t open;              /* lanes that have a reading end */
+        uint64_t finished;          /* of those: all is taken, something is still held */
+        uint64_t ended;             /* of those: the producer was gone when the list was made */
+        uint32_t generations[LAYOUT_PRODUCERS_MAX]; /* of the lanes that are open */
+        uint32_t set_aside[LAYOUT_PRODUCERS_MAX];   /* generation of the damaged lane of that index */
+        uint8_t walk[LAYOUT_PRODUCERS_MAX];         /* the lanes to look at */
+        uint32_t n_walk;
+        uint64_t lanes_seen;        /* lanes_generation when the list was made */
+        bool pending;               /* a lane is there that cannot be read yet: make the list again */
+        bool turn_over;             /* the others come first in the next look */
+        uint32_t held_away;         /* messages held in lanes other than the one in rx. Atomic for report.c */
+
         uint32_t held_max;
         uint32_t busy;
         bool had_producer;
@@ -140,6 +150,18 @@ bool membership_group_has_members(const struct psyne_channel *ch);
 void membership_prune_lanes(struct psyne_channel *ch);  /* unmap what nobody needs any more; lock held */
 void membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct segment *s, uint32_t generation,
         bool owned);                                    /* takes the segment over; lock held */
+
+/* walk.c: which lanes a consumer reads. */
+void walk_none(struct psyne_consumer *c);               /* stand in no lane */
+int walk_refresh(struct psyne_consumer *c);             /* 0, -EBADMSG */
+int walk_take(struct psyne_consumer *c, struct psyne_msg *ret); /* one look: 1, 0 = nothing, -ENOBUFS, -EBADMSG */
+int walk_ready(struct psyne_consumer *c);               /* a lane in which something is, or -1 */
+void walk_to(struct psyne_consumer *c, uint32_t lane);  /* stand in it */
+void walk_turn_over(struct psyne_consumer *c);
+bool walk_publish(struct psyne_consumer *c);            /* E for all lanes; true when one moved */
+struct lane_rx *walk_end(struct psyne_consumer *c, uint32_t lane); /* NULL: not read by this consumer */
+void walk_released(struct psyne_consumer *c, uint32_t lane); /* something of a lane it does not stand in */
+void walk_leave(struct psyne_consumer *c);              /* gives every lane back */
 
 /* wake.c: edges F to I of psyne/inline.h; and the barrier. */
 bool wake_barrier_expedited(void);                      /* every CPU that runs a participant; false where refused */

@@ -111,8 +111,16 @@ static int claim_producer_bit(struct psyne_channel *ch, uint32_t lane) {
         uint64_t *word = &v->header->producers_active, old = __atomic_load_n(word, __ATOMIC_ACQUIRE);
 
         if (v->config.mode != PSYNE_SPSC && v->config.mode != PSYNE_SPMC) {
+                uint32_t others = 0;
+
+                /* Ours first: of two that take the last place at once, at least one sees the other's. */
                 __atomic_fetch_or(word, 1ull << lane, __ATOMIC_SEQ_CST);
-                return 0;
+                for (uint32_t i = 0; i < v->n_lanes; i++)
+                        others += producer_counts(ch, i, lane);
+                if (others < v->config.max_producers)
+                        return 0;
+                __atomic_fetch_and(word, ~(1ull << lane), __ATOMIC_SEQ_CST);
+                return error_set(-EUSERS, "all %u producers of %s are taken", v->config.max_producers, ch->uri);
         }
         do {
                 for (uint32_t i = 0; i < v->n_lanes; i++)

@@ -119,7 +119,8 @@ int psyne_metrics(const struct psyne_channel *ch, struct psyne_metrics *ret) {
         /* What this process holds: a handle's hot words are its own thread's, so this may be one behind. */
         pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&ch->lock);
         for (struct psyne_consumer *c = ch->consumers; c; c = c->next)
-                ret->held += __atomic_load_n(&c->rx.hot.held, __ATOMIC_RELAXED);
+                ret->held += __atomic_load_n(&c->rx.hot.held, __ATOMIC_RELAXED) +
+                        __atomic_load_n(&c->held_away, __ATOMIC_RELAXED);
         pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&ch->lock);
         ret->peer_deaths = load(&v->header->deaths);
         return 0;

@@ -89,6 +89,8 @@ void wake_producers(struct psyne_consumer *c) {
 void psyne_publish_released(struct psyne_consumer *c) {
         if (c->channel->forked)
                 return;
+        if (c->rx.hot.released - c->rx.hot.published >= c->rx.hot.lazy)
+                walk_turn_over(c);
         (void)lane_rx_publish(&c->rx);
         wake_producers(c);
 }

@@ -291,6 +291,16 @@ int lane_rx_init(struct lane_rx *x, const struct layout_view *v, uint32_t group,
         return 0;
 }
 
+void lane_rx_move(struct lane_rx *to, const struct lane_rx *from) {
+        static_assert(offsetof(struct psyne_hot_rx, fence) + sizeof(uint32_t) == sizeof(struct psyne_hot_rx), "last");
+        memcpy(&to->hot, &from->hot, offsetof(struct psyne_hot_rx, fence));
+        to->cursor = from->cursor;
+        to->held_max = from->held_max;
+        to->redeliver = from->redeliver;
+        to->redelivering = from->redelivering;
+        memcpy(to->scattered, from->scattered, from->hot.scattered * sizeof(to->scattered[0]));
+}
+
 /* One header, loaded once and checked. 1, 0 = nothing, -EBADMSG. */
 static int record_look(const struct lane_rx *x, uint64_t position, uint64_t *stride, uint64_t *bytes, uint64_t *kind) {
         const struct psyne_record *r = (const void *)(x->hot.base + (position & x->hot.mask));
@@ -312,6 +322,11 @@ static void rx_limit_held(struct lane_rx *x) {
         uint32_t room = LANE_HELD_MAX - x->hot.scattered;
 
         x->hot.held_max = x->redelivering ? 0 : room < x->held_max ? room : x->held_max;
+}
+
+void lane_rx_limit(struct lane_rx *x, uint32_t held_max) {
+        x->held_max = held_max;
+        rx_limit_held(x);
 }
 
 /* After every step of `taken`, over padding too: redelivery ends where the dead one had come to. Before that the exact

@@ -78,6 +78,17 @@ void lane_tx_abort_all(struct lane_tx *t);
 int lane_rx_init(struct lane_rx *x, const struct layout_view *v, uint32_t group, uint32_t index,
         const unsigned char *base, uint64_t ring_bytes, uint32_t held_max);
 
+/* Moves a reading end to another place. The fence belongs to the place. */
+void lane_rx_move(struct lane_rx *to, const struct lane_rx *from);
+
+/* From now on at most @held_max are held here at once. */
+void lane_rx_limit(struct lane_rx *x, uint32_t held_max);
+
+/* The commit word at which this end goes on. */
+static inline const uint32_t *lane_rx_next(const struct lane_rx *x) {
+        return &((const struct psyne_record *)(const void *)(x->hot.base + (x->hot.taken & x->hot.mask)))->commit;
+}
+
 /* The long way to take a record: walks over aborted ones, flags redelivered ones. 1, 0 = nothing there, -ENOBUFS,
  * -EBADMSG = the header is nonsense. */
 int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret);

@@ -22,6 +22,7 @@
 
 const struct mode modes[] = {
         [MODE_spsc] = {.name = "spsc", .mode = PSYNE_SPSC},
+        [MODE_mpsc] = {.name = "mpsc", .mode = PSYNE_MPSC, .many_producers = true},
 };
 
 int64_t now_ns(void) {

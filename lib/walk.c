@@ -1,0 +1,331 @@
+/*
+ * Which lanes a consumer reads, and in what order it looks at them.
+ *
+ * It stands in one lane at a time, whose reading end lies at the head of its handle, where the inlined calls find it;
+ * the ends of the others wait in `lanes`, each as it was left, and change places with it. While one lane has messages,
+ * nothing else is looked at until an eighth of a ring was released: then the others have their turn, so a producer
+ * that floods keeps a quiet one waiting for no longer than that.
+ *
+ * The list of lanes is made anew when lanes_generation has moved: every join, end and death moves it after the lane's
+ * row has changed, so a lane that is not in the list has not shown anything that this consumer must know of yet.
+ * Whoever sends first on one lane and, after closing it, on another, is read in that order: a lane is not read before
+ * every older one that had ended by then is empty.
+ */
+#include "lib/internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* What a consumer without a lane reads: nothing, for ever. */
+static const _Alignas(64) struct psyne_record nothing;
+static struct psyne_line_rx no_line;
+
+void walk_none(struct psyne_consumer *c) {
+        struct lane_rx none = {
+                .hot = {
+                        .base = (const unsigned char *)&nothing,
+                        .released = UINT64_MAX,
+                        .published = UINT64_MAX,
+                        .lazy = UINT64_MAX,
+                        .line = &no_line,
+                        .waiters = &c->channel->view.header->waiters,
+                        .token = UINT64_MAX,
+                        .held_max = c->held_max,
+                },
+        };
+
+        c->lane = -1;
+        lane_rx_move(&c->rx, &none);
+}
+
+static struct lane_rx *end_of(struct psyne_consumer *c, uint32_t lane) {
+        return (int32_t)lane == c->lane ? &c->rx : &c->lanes[lane];
+}
+
+struct lane_rx *walk_end(struct psyne_consumer *c, uint32_t lane) {
+        return lane < c->channel->view.n_lanes && c->open & (1ull << lane) ? end_of(c, lane) : NULL;
+}
+
+/* Puts the lane we stand in back among the others, its position published: a producer may need the room meanwhile. */
+static void step_out(struct psyne_consumer *c) {
+        if (c->lane < 0)
+                return;
+        if (lane_rx_publish(&c->rx))
+                wake_producers(c);
+        c->held_away += c->rx.hot.held;
+        lane_rx_move(&c->lanes[c->lane], &c->rx);
+        walk_none(c);
+}
+
+void walk_to(struct psyne_consumer *c, uint32_t lane) {
+        if ((int32_t)lane != c->lane) {
+                step_out(c);
+                lane_rx_move(&c->rx, &c->lanes[lane]);
+                c->held_away -= c->rx.hot.held;
+                c->lane = (int32_t)lane;
+        }
+        c->turn_over = false;
+        lane_rx_limit(&c->rx, c->held_max - c->held_away);
+}
+
+/* After an eighth of a ring: the next receive looks at the others first. */
+void walk_turn_over(struct psyne_consumer *c) {
+        if (c->n_walk < 2)
+                return;
+        c->turn_over = true;
+        c->rx.hot.held_max = 0;
+}
+
+/* A lane's records are all released: its index may be used again. */
+static void close_lane(struct psyne_consumer *c, uint32_t lane) {
+        struct psyne_channel *ch = c->channel;
+        uint64_t bit = 1ull << lane;
+
+        if ((int32_t)lane == c->lane)
+                walk_none(c);
+        c->open &= ~bit;
+        c->finished &= ~bit;
+        membership_retire_lane(ch, lane, c->generations[lane]);
+        pthread_mutex_lock(&ch->lock);
+        if (ch->lanes[lane].readers)
+                ch->lanes[lane].readers--;
+        membership_prune_lanes(ch);
+        pthread_mutex_unlock(&ch->lock);
+}
+
+/* The end of a lane whose producer is gone: all of it is taken. What is still held may be released at any time. */
+static void finish_lane(struct psyne_consumer *c, uint32_t lane) {
+        struct lane_rx *x = end_of(c, lane);
+
+        FAULT_POINT("consumer.lane.finished");
+        (void)lane_rx_publish(x);
+        wake_producers(c);
+        c->lanes_seen = 0; /* younger ones may have waited for this one */
+        if (!x->hot.held) {
+                close_lane(c, lane);
+                return;
+        }
+        if ((int32_t)lane == c->lane)
+                step_out(c);
+        c->finished |= 1ull << lane;
+}
+
+void walk_released(struct psyne_consumer *c, uint32_t lane) {
+        struct lane_rx *x = &c->lanes[lane];
+
+        if (lane_rx_publish(x))
+                wake_producers(c);
+        if (c->finished & (1ull << lane) && !x->hot.held)
+                close_lane(c, lane);
+}
+
+static void walk_set_aside(struct psyne_consumer *c) {
+        struct layout_lane *l = &c->channel->view.lanes[c->lane];
+        uint32_t active = LAYOUT_ACTIVE, lane = (uint32_t)c->lane;
+
+        c->set_aside[lane] = c->generations[lane];
+        __atomic_store_n(&c->shared->damaged, c->shared->damaged + 1, __ATOMIC_RELAXED);
+        __atomic_compare_exchange_n(&l->state, &active, LAYOUT_DAMAGED, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+        step_out(c);
+        c->finished |= 1ull << lane; /* never looked at again; what is held of it may be released */
+        c->lanes_seen = 0;
+        wake_everyone(c->channel);
+}
+
+enum opened { LANE_OPEN, LANE_PENDING, LANE_GONE, LANE_DAMAGED };
+
+/* Starts reading a lane that is there. One that is not mapped here yet is waited for. */
+static enum opened open_lane(struct psyne_consumer *c, uint32_t lane, uint32_t state, uint32_t generation) {
+        struct psyne_channel *ch = c->channel;
+        const struct layout_view *v = &ch->view;
+        struct lane_rx *x = &c->lanes[lane];
+        int r;
+
+        pthread_mutex_lock(&ch->lock);
+        membership_prune_lanes(ch); /* a lane that came while its predecessor was read takes its place */
+        if (!ch->lanes[lane].segment.base || ch->lanes[lane].generation != generation) {
+                struct layout_cursor *cursor = layout_cursor(v, c->group, lane);
+                uint64_t tail = __atomic_load_n(&v->lanes[lane].tx.tail, __ATOMIC_ACQUIRE);
+
+                pthread_mutex_unlock(&ch->lock);
+                if (state == LAYOUT_ACTIVE)
+                        return LANE_PENDING;
+                /* Its producer left: either nothing is in it, or its ring reaches us from a process that has it, or
+                 * it is gone with the last of those. */
+                if (state == LAYOUT_DEAD || tail != __atomic_load_n(&cursor->exact.released, __ATOMIC_ACQUIRE)) {
+                        if (!service_lane_lost(ch, lane, generation))
+                                return LANE_PENDING;
+                        if (v->lanes[lane].tx.messages_sent > cursor->exact.messages_received + cursor->lost)
+                                __atomic_store_n(&cursor->lost,
+                                        v->lanes[lane].tx.messages_sent - cursor->exact.messages_received,
+                                        __ATOMIC_RELAXED);
+                }
+                membership_retire_lane(ch, lane, generation);
+                return LANE_GONE;
+        }
+        r = lane_rx_init(x, v, c->group, lane, ch->lanes[lane].segment.base, ch->lanes[lane].segment.bytes, c->held_max);
+        if (r == 0)
+                ch->lanes[lane].readers++;
+        pthread_mutex_unlock(&ch->lock);
+        if (r < 0) {
+                c->set_aside[lane] = generation;
+                __atomic_store_n(&c->shared->damaged, c->shared->damaged + 1, __ATOMIC_RELAXED);
+                return LANE_DAMAGED;
+        }
+        x->hot.token = (uint64_t)(uintptr_t)c | lane; /* the same wherever the end lies */
+        c->generations[lane] = generation;
+        c->open |= 1ull << lane;
+        return LANE_OPEN;
+}
+
+/* An end whose lane has a successor already: it was empty, and somebody else gave its index back. */
+static void close_outlived(struct psyne_consumer *c) {
+        for (uint64_t left = c->open; left; left &= left - 1) {
+                uint32_t lane = (uint32_t)__builtin_ctzll(left);
+
+                if (__atomic_load_n(&c->channel->view.lanes[lane].generation, __ATOMIC_ACQUIRE) ==
+                                c->generations[lane] ||
+                        end_of(c, lane)->hot.held)
+                        continue;
+                (void)lane_rx_publish(end_of(c, lane));
+                close_lane(c, lane);
+        }
+}
+
+int walk_refresh(struct psyne_consumer *c) {
+        const struct layout_view *v = &c->channel->view;
+        uint64_t generation = __atomic_load_n(&v->header->lanes_generation, __ATOMIC_ACQUIRE), oldest_ended;
+        uint32_t states[LAYOUT_PRODUCERS_MAX], generations[LAYOUT_PRODUCERS_MAX];
+        uint64_t there;
+        bool again;
+
+        if (generation == c->lanes_seen && !c->pending)
+                return 0;
+        c->lanes_seen = generation;
+        close_outlived(c);
+        do {
+                again = c->pending = false;
+                c->n_walk = 0;
+                c->ended = there = 0;
+                oldest_ended = UINT64_MAX;
+                for (uint32_t i = 0; i < v->n_lanes; i++) {
+                        struct layout_lane *l = &v->lanes[i];
+
+                        states[i] = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
+                        generations[i] = __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE);
+                        c->pending |= states[i] == LAYOUT_JOINING;
+                        if ((states[i] != LAYOUT_ACTIVE && states[i] != LAYOUT_CLOSED && states[i] != LAYOUT_DEAD) ||
+                                c->finished & (1ull << i) || c->set_aside[i] == generations[i])
+                                continue;
+                        there |= 1ull << i;
+                        if (states[i] != LAYOUT_ACTIVE && l->order < oldest_ended)
+                                oldest_ended = l->order;
+                }
+                if (there)
+                        c->had_producer = true;
+                for (; there && !again; there &= there - 1) {
+                        uint32_t i = (uint32_t)__builtin_ctzll(there);
+                        enum opened o = LANE_OPEN;
+
+                        if (v->lanes[i].order > oldest_ended) {
+                                c->pending = true;
+                                continue;
+                        }
+                        if (!(c->open & (1ull << i)))
+                                o = open_lane(c, i, states[i], generations[i]);
+                        if (o == LANE_DAMAGED) {
+                                c->lanes_seen = 0;
+                                return error_set(-EBADMSG,
+                                        "this group's place in a lane of %s is damaged; it was set aside",
+                                        c->channel->uri);
+                        }
+                        again = o == LANE_GONE;
+                        c->pending |= o == LANE_PENDING;
+                        if (o != LANE_OPEN)
+                                continue;
+                        if (states[i] != LAYOUT_ACTIVE)
+                                c->ended |= 1ull << i;
+                        c->walk[c->n_walk++] = (uint8_t)i;
+                }
+        } while (again);
+        if (c->lane >= 0 && c->finished & (1ull << c->lane))
+                step_out(c);
+        return 0;
+}
+
+/* Is something there, for the short way or the long one? */
+static bool has_next(struct psyne_consumer *c, uint32_t lane) {
+        return __atomic_load_n(lane_rx_next(end_of(c, lane)), PSYNE_ORDER_C) != 0;
+}
+
+/* Where in the walk the next look begins: with the lane we stand in, or behind it if its turn is over. */
+static unsigned walk_first(const struct psyne_consumer *c) {
+        for (unsigned i = 0; i < c->n_walk; i++)
+                if (c->walk[i] == c->lane)
+                        return c->turn_over ? i + 1 : i;
+        return 0;
+}
+
+int walk_ready(struct psyne_consumer *c) {
+        unsigned first = walk_first(c);
+
+        for (unsigned k = 0; k < c->n_walk; k++) {
+                uint32_t lane = c->walk[(first + k) % c->n_walk];
+
+                if (has_next(c, lane))
+                        return (int)lane;
+        }
+        return -1;
+}
+
+int walk_take(struct psyne_consumer *c, struct psyne_msg *ret) {
+        int r;
+
+again:
+        r = walk_refresh(c);
+        if (r < 0)
+                return r;
+        for (unsigned k = 0, first = walk_first(c); k < c->n_walk; k++) {
+                uint32_t lane = c->walk[(first + k) % c->n_walk];
+
+                if (!has_next(c, lane) && !(c->ended & (1ull << lane)))
+                        continue;
+                walk_to(c, lane);
+                r = lane_rx_take(&c->rx, ret);
+                if (r == -EBADMSG)
+                        walk_set_aside(c); /* a header that cannot be: nothing behind it can be believed */
+                if (r != 0)
+                        return r;
+                if (c->ended & (1ull << lane)) { /* seen before this look: there is nothing more to come */
+                        finish_lane(c, lane);
+                        goto again;
+                }
+        }
+        return 0;
+}
+
+bool walk_publish(struct psyne_consumer *c) {
+        bool moved = false;
+
+        for (unsigned i = 0; i < c->n_walk; i++)
+                moved |= lane_rx_publish(end_of(c, c->walk[i]));
+        return moved;
+}
+
+void walk_leave(struct psyne_consumer *c) {
+        struct psyne_channel *ch = c->channel;
+
+        step_out(c);
+        pthread_mutex_lock(&ch->lock);
+        for (uint64_t left = c->open; left; left &= left - 1) {
+                uint32_t lane = (uint32_t)__builtin_ctzll(left);
+
+                (void)lane_rx_publish(&c->lanes[lane]);
+                if (ch->lanes[lane].readers)
+                        ch->lanes[lane].readers--;
+        }
+        pthread_mutex_unlock(&ch->lock);
+        wake_producers(c);
+        c->open = 0;
+        c->n_walk = 0;
+}
