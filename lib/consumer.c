@@ -245,12 +245,15 @@ static int recv_locked(struct psyne_consumer *c, struct psyne_msg *ret, int64_t 
         return r;
 }
 
+__thread uint64_t consumer_answers __attribute__((tls_model("initial-exec")));
+
 /* The same where there are several lanes to look at. */
 static bool poll_lanes(struct psyne_consumer *c, struct psyne_msg *ret) {
         for (unsigned i = 0; i < POLLS_FIRST && c->n_walk; i++) {
                 int lane = walk_ready(c);
 
                 if (lane >= 0) {
+                        consumer_answers++;
                         walk_to(c, (uint32_t)lane);
                         return psyne_lane_recv(&c->rx.hot, ret);
                 }
@@ -272,15 +275,17 @@ static bool poll_recv(struct psyne_consumer *c, struct psyne_msg *ret) {
         received = c->rx.hot.messages + c->rx.hot.held;
         run = received - c->received_before;
         c->received_before = received;
-        if (run < RUN_BEFORE_BACKOFF + c->backoff / 8)
+        if (run < RUN_BEFORE_BACKOFF + c->backoff / 32)
                 c->backoff /= 2;
         else if (c->backoff < BACKOFF_MAX)
                 c->backoff = 2 * c->backoff + 4;
         for (unsigned i = 0; i < c->backoff; i++)
                 cpu_pause();
         for (unsigned i = 0; i < POLLS_FIRST; i++) {
-                if (psyne_lane_recv(&c->rx.hot, ret))
+                if (psyne_lane_recv(&c->rx.hot, ret)) {
+                        consumer_answers++;
                         return true;
+                }
                 cpu_pause();
         }
         return false;

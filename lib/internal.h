@@ -84,6 +84,8 @@ struct psyne_producer {
         uint32_t busy;              /* atomic: a thread is inside a slow call */
         bool had_reader;            /* a consumer was there at some time */
         struct wake_memory memory;
+        uint64_t paced_ticks;       /* psyne_pace(): when, and what this thread had received by polling then */
+        uint64_t paced_answers;
 };
 
 struct psyne_consumer {
@@ -189,6 +191,7 @@ int service_poll(struct psyne_channel *ch, int64_t timeout_ns);
 void service_after_fork_child(struct psyne_channel *ch);
 
 /* producer.c, consumer.c */
+extern __thread uint64_t consumer_answers __attribute__((tls_model("initial-exec"))); /* messages this thread polled for */
 void producer_after_fork_child(struct psyne_producer *p);
 void consumer_after_fork_child(struct psyne_consumer *c);
 #endif

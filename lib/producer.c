@@ -348,6 +348,20 @@ int psyne_claim_slow(struct psyne_producer *p, size_t bytes, int64_t timeout_ns,
         return r;
 }
 
+/*
+ * Every PSYNE_PACE_MESSAGES commits: a stream, or a conversation? Slower than a message in 200 ns, or with answers
+ * waited for in between by the same thread, it is a conversation, where each message's own time counts.
+ */
+void psyne_pace(struct psyne_producer *p) {
+        const uint64_t slow = (uint64_t)(PSYNE_PACE_MESSAGES * 200 * CLOCK_TICKS_PER_NS);
+        uint64_t now = clock_ticks(), answers = consumer_answers;
+        bool stream = now - p->paced_ticks < slow && answers - p->paced_answers < PSYNE_PACE_MESSAGES / 4;
+
+        p->paced_ticks = now;
+        p->paced_answers = answers;
+        p->tx.hot.ahead = stream ? LANE_AHEAD_STREAM : LANE_AHEAD_CONVERSATION;
+}
+
 /* F and the frontier, after the long forms of commit. */
 static void committed(struct psyne_producer *p, uint64_t stride) {
 #ifndef PSYNE_NO_WAKE_CHECK

@@ -29,6 +29,7 @@ void lane_tx_init(struct lane_tx *t, const struct layout_view *v, uint32_t index
                         .messages = v->lanes[index].tx.messages_sent, /* goes on over all owners of the index */
                         .bytes = v->lanes[index].tx.bytes_sent,
                         .token = (uint64_t)(uintptr_t)t | index,
+                        .ahead = LANE_AHEAD_CONVERSATION,
                 },
                 .view = v,
                 .shared = &v->lanes[index],

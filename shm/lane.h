@@ -14,6 +14,8 @@
 
 #define LANE_HELD_MAX 64u    /* most messages a reader may hold at once */
 #define LANE_HANDLE_ALIGN 128u
+#define LANE_AHEAD_CONVERSATION 2u /* values of hot.ahead, chosen by measurement: psyne_lane_extend() says why */
+#define LANE_AHEAD_STREAM 10u
 #define LANE_ABORTED_MAX 16u /* aborted claims that still have older ones in front of them */
 
 struct lane_span {

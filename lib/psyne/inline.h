@@ -59,6 +59,7 @@
 
 #define PSYNE_RECORD_HEADER 16u   /* bytes before the payload */
 #define PSYNE_FRONTIER_BYTES 2048u /* farthest that words past the tail are cleared; less costs long records, more everyone */
+#define PSYNE_PACE_MESSAGES 32u   /* commits between two looks at how fast they come; a power of two */
 
 #define PSYNE_RECORD_PAD (1ull << 32)   /* an aborted claim that others followed: readers walk over it */
 #define PSYNE_RECORD_STAMP (1ull << 33) /* 8 bytes of send time before the payload (reserved) */
@@ -106,7 +107,7 @@ struct psyne_hot_tx {
         uint64_t messages, bytes; /* what the line shows */
         uint64_t token;           /* marks this lane's messages */
         uint32_t fence;           /* F is a full fence (no membarrier here, or there) */
-        uint32_t reserved;
+        uint32_t ahead;           /* how many records like the last one are cleared for at a time */
 };
 
 /* First member of struct psyne_consumer. The lane it is reading now. */
@@ -173,18 +174,24 @@ static inline void psyne_lane_clear(struct psyne_hot_tx *h, uint64_t position) {
 
 /*
  * Zeroes words past the tail, far enough for a record as long as the last one (@stride) and the one behind it: the
- * lines of the next record are then ours before it is claimed. Farther costs latency, because each clear takes a line
- * back from the reader's cache. Not while payload is claimed.
+ * lines of the next record are then ours before it is claimed. Not while payload is claimed.
+ *
+ * Taking a line back from the reader's cache is what a commit waits for. In a conversation (`ahead` is 2) it happens a
+ * record at a time: what is taken back earlier is fetched by the reader's prefetcher before it is written, and has to be
+ * taken back again. In a stream (10) it happens for eight records at a time: stores that follow each other wait for
+ * their lines together, stores with a record's other stores in between wait one after another.
  */
 static inline void psyne_lane_extend(struct psyne_hot_tx *h, uint64_t stride) {
         uint64_t most = h->limit - h->tail, n = h->frontier - h->tail, tail = h->tail, align = h->align;
         unsigned char *base = h->base;
         uint64_t mask = h->mask;
 
+        if (n >= 2 * stride || stride > PSYNE_FRONTIER_BYTES / 4)
+                return;
         if (most > PSYNE_FRONTIER_BYTES)
                 most = PSYNE_FRONTIER_BYTES;
-        if (most > 2 * stride)
-                most = 2 * stride;
+        if (most > h->ahead * stride)
+                most = h->ahead * stride;
         for (; n < most; n += align)
                 __atomic_store_n(&psyne_lane_record(base, tail + n, mask)->commit, 0, __ATOMIC_RELAXED); /* before B */
         h->frontier = tail + n;
@@ -294,6 +301,7 @@ int psyne_commit_slow(struct psyne_producer *p, struct psyne_msg *m);
 int psyne_recv_slow(struct psyne_consumer *c, struct psyne_msg *ret, int64_t timeout_ns);
 int psyne_release_slow(struct psyne_consumer *c, struct psyne_msg *m);
 void psyne_wake_consumers(struct psyne_producer *p);
+void psyne_pace(struct psyne_producer *p);
 void psyne_publish_released(struct psyne_consumer *c);
 
 static inline int psyne_claim_inline(struct psyne_producer *p, size_t bytes, int64_t timeout_ns,
@@ -314,6 +322,8 @@ static inline int psyne_commit_inline(struct psyne_producer *p, struct psyne_msg
                 psyne_wake_consumers(p);
 #endif
         psyne_lane_extend(h, stride);
+        if (psyne_unlikely(h->messages % PSYNE_PACE_MESSAGES == 0))
+                psyne_pace(p);
         return 0;
 }
 

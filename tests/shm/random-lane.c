@@ -182,6 +182,7 @@ static void do_commit_batch(void) {
         n_open -= n;
         memmove(&claims[0], &claims[n], n_open * sizeof(claims[0]));
         settle();
+        f.tx.hot.ahead = below(2) ? LANE_AHEAD_STREAM : LANE_AHEAD_CONVERSATION;
         if (f.tx.hot.head == f.tx.hot.tail && below(2))
                 psyne_lane_extend(&f.tx.hot, f.align << below(8));
 }
@@ -205,6 +206,7 @@ static void do_abort(void) {
                 claims[i].aborted = true;
                 settle();
         }
+        f.tx.hot.ahead = below(2) ? LANE_AHEAD_STREAM : LANE_AHEAD_CONVERSATION;
         if (f.tx.hot.head == f.tx.hot.tail && below(2))
                 psyne_lane_extend(&f.tx.hot, f.align << below(8));
 }
