@@ -115,8 +115,9 @@ static int wishes_merge(struct wishes *w, const struct uri *u, const struct psyn
         if (w->max_producers > LAYOUT_PRODUCERS_MAX || w->max_consumers > LAYOUT_CONSUMERS_MAX)
                 return error_set(-EINVAL, "at most %u producers and %u consumers", LAYOUT_PRODUCERS_MAX,
                         LAYOUT_CONSUMERS_MAX);
-        if (w->mode > PSYNE_MPSC)
-                return error_set(-ENOTSUP, "mode=%s is not built yet; spsc and mpsc are", mode_name(w->mode));
+        if (w->mode == PSYNE_SPMC || w->mode == PSYNE_MPMC)
+                return error_set(-ENOTSUP, "mode=%s is not built yet; spsc, mpsc and broadcast are",
+                        mode_name(w->mode));
         w->ring_asked = w->ring_bytes;
         if (w->ring_bytes) {
                 if (sysinfo(&si) == 0 && w->ring_bytes > (uint64_t)si.totalram * si.mem_unit)
@@ -259,14 +260,16 @@ static void pages_init(void *map, const struct layout_config *config) {
 
         layout_init(h, config);
         layout_view_init(&v, map, h);
-        v.groups[0] = (struct layout_group){
-                .state = LAYOUT_ACTIVE,
-                .generation = 1,
-                .kind = LAYOUT_GROUP_EXCLUSIVE,
-                .follows = -1,
-                .name = "default",
-        };
-        h->groups_active = 1;
+        if (config->mode != PSYNE_BROADCAST) { /* there it is each reader's own */
+                v.groups[0] = (struct layout_group){
+                        .state = LAYOUT_ACTIVE,
+                        .generation = 1,
+                        .kind = LAYOUT_GROUP_EXCLUSIVE,
+                        .follows = -1,
+                        .name = GROUP_DEFAULT,
+                };
+                h->groups_active = 1;
+        }
         FAULT_POINT("create.publish");
         layout_publish(h);
 }

@@ -40,6 +40,19 @@ static void count(uint64_t *counter, uint64_t n) {
         __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED); /* one writer */
 }
 
+/* The group that is asked for, made if need be. */
+static int consumer_group(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, uint32_t *ret) {
+        const char *name = opts ? opts->group : NULL;
+
+        if (name && strnlen(name, LAYOUT_NAME_MAX + 1) > LAYOUT_NAME_MAX)
+                return error_set(-ENAMETOOLONG, "a group's name has at most %u characters", LAYOUT_NAME_MAX);
+        if (name && !uri_name_valid(name))
+                return error_set(-EINVAL, "a group's name is made of A-Z a-z 0-9 . _ - and does not start with a dot");
+        if (!name && ch->view.config.mode != PSYNE_BROADCAST)
+                name = GROUP_DEFAULT;
+        return group_take(ch, name, false, opts && opts->from_oldest, ret);
+}
+
 /*
  * Opens the channel's receiving end for the calling thread. It starts where the group stands: what a predecessor
  * had taken and not released comes first, flagged PSYNE_MSG_REDELIVERED. Never waits for a producer. The handle
@@ -50,7 +63,7 @@ static void count(uint64_t *counter, uint64_t n) {
  */
 int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, struct psyne_consumer **ret) {
         struct psyne_consumer *c;
-        uint32_t held_max = opts && opts->held_max ? opts->held_max : HELD_DEFAULT, index;
+        uint32_t held_max = opts && opts->held_max ? opts->held_max : HELD_DEFAULT, group, index;
         const char *why, *fix;
         void *memory = NULL;
         int r, prepared;
@@ -77,7 +90,12 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
                 return error_set(-ENOMEM, "no memory for a consumer");
         }
         prepared = park_prepare(); /* now: a wait allocates nothing. Where it fails this thread waits by futex(2) */
-        r = membership_take_member(ch, 0, &index);
+        r = consumer_group(ch, opts, &group);
+        if (r == 0) {
+                r = membership_take_member(ch, group, &index);
+                if (r < 0)
+                        group_leave(ch, group);
+        }
         if (r < 0) {
                 free(c->lanes);
                 free(c);
@@ -85,7 +103,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         }
         c->channel = channel_ref(ch);
         c->index = index;
-        c->group = 0;
+        c->group = group;
         c->held_max = held_max;
         c->alone = process_cpus() < 2;
         c->shared = &ch->view.members[index];

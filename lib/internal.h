@@ -23,6 +23,8 @@
 #include "shm/segment.h"
 #include "uring/park.h"
 
+#define GROUP_DEFAULT "default" /* of every mode but broadcast, from creation on */
+
 struct service;
 
 /* A lane's ring as this process has it mapped. */
@@ -103,7 +105,7 @@ struct psyne_consumer {
         uint64_t finished;          /* of those: all is taken, something is still held */
         uint64_t ended;             /* of those: the producer was gone when the list was made */
         uint32_t generations[LAYOUT_PRODUCERS_MAX]; /* of the lanes that are open */
-        uint32_t set_aside[LAYOUT_PRODUCERS_MAX];   /* generation of the damaged lane of that index */
+        uint32_t done_with[LAYOUT_PRODUCERS_MAX];   /* generation of the lane of that index that was finished or is damaged */
         uint8_t walk[LAYOUT_PRODUCERS_MAX];         /* the lanes to look at */
         uint32_t n_walk;
         uint64_t lanes_seen;        /* lanes_generation when the list was made */
@@ -145,13 +147,21 @@ bool membership_alive(const struct psyne_channel *ch, uint32_t slot, uint32_t ge
 void membership_died(struct psyne_channel *ch, uint32_t slot, uint32_t generation);
 void membership_changed(struct psyne_channel *ch);      /* bump generations, wake everyone who may care */
 int membership_take_lane(struct psyne_channel *ch, uint32_t *ret);
-void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation);
+/* Gives the index of a lane that ended back, once every group has released all of it, or at once when @unread. */
+void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation, bool unread);
 int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *ret);
 void membership_leave_member(struct psyne_channel *ch, uint32_t member);
-bool membership_group_has_members(const struct psyne_channel *ch);
+bool membership_has_consumers(const struct psyne_channel *ch);
+bool membership_row_change(void *row, uint32_t from, uint32_t owner, uint32_t to, uint32_t new_owner);
+uint32_t membership_row_state(const void *row, uint32_t *owner);
 void membership_prune_lanes(struct psyne_channel *ch);  /* unmap what nobody needs any more; lock held */
 void membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct segment *s, uint32_t generation,
         bool owned);                                    /* takes the segment over; lock held */
+
+/* groups.c: @name NULL = a group of one, which ends with its member. */
+int group_take(struct psyne_channel *ch, const char *name, bool shared, bool from_oldest, uint32_t *ret);
+void group_leave(struct psyne_channel *ch, uint32_t group); /* its member, or who took it and could not be one */
+void groups_of_the_dead(struct psyne_channel *ch, uint32_t slot, uint32_t generation);
 
 /* walk.c: which lanes a consumer reads. */
 void walk_none(struct psyne_consumer *c);               /* stand in no lane */

@@ -16,6 +16,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "shm/group.h"
+
 bool membership_alive(const struct psyne_channel *ch, uint32_t slot, uint32_t generation) {
         const struct layout_view *v = &ch->view;
 
@@ -37,15 +39,15 @@ static uint64_t row_word(uint32_t state, uint32_t owner) {
         return state | (uint64_t)owner << 32;
 }
 
-/* @row is a lane's or member's first word: {state, owner}. Changes the state if row still is {from, owner}. */
-static bool row_change(void *row, uint32_t from, uint32_t owner, uint32_t to, uint32_t new_owner) {
+/* @row is a lane's, group's or member's first word: {state, owner}. Changes the state if row still is {from, owner}. */
+bool membership_row_change(void *row, uint32_t from, uint32_t owner, uint32_t to, uint32_t new_owner) {
         uint64_t *word = row, old = row_word(from, owner);
 
         return __atomic_compare_exchange_n(word, &old, row_word(to, new_owner), false, __ATOMIC_ACQ_REL,
                 __ATOMIC_ACQUIRE);
 }
 
-static uint32_t row_state(const void *row, uint32_t *owner) {
+uint32_t membership_row_state(const void *row, uint32_t *owner) {
         uint64_t word = __atomic_load_n((const uint64_t *)row, __ATOMIC_ACQUIRE);
 
         *owner = (uint32_t)(word >> 32);
@@ -62,27 +64,28 @@ void membership_died(struct psyne_channel *ch, uint32_t slot, uint32_t generatio
         for (uint32_t i = 0; i < v->n_lanes; i++) {
                 struct layout_lane *l = &v->lanes[i];
 
-                state = row_state(l, &owner);
+                state = membership_row_state(l, &owner);
                 if (owner != slot)
                         continue;
                 /* What it had committed stays readable; what it had not, never was. A row still being taken may not
                  * say whose generation it is, but the slot's present owner is the dead one. */
                 if (state == LAYOUT_JOINING)
-                        (void)row_change(l, LAYOUT_JOINING, slot, LAYOUT_FREE, slot);
+                        (void)membership_row_change(l, LAYOUT_JOINING, slot, LAYOUT_FREE, slot);
                 else if (state == LAYOUT_ACTIVE && l->owner_generation == generation)
-                        (void)row_change(l, LAYOUT_ACTIVE, slot, LAYOUT_DEAD, slot);
+                        (void)membership_row_change(l, LAYOUT_ACTIVE, slot, LAYOUT_DEAD, slot);
                 else if (state == LAYOUT_DAMAGED && l->owner_generation == generation)
-                        (void)row_change(l, LAYOUT_DAMAGED, slot, LAYOUT_FREE, slot);
+                        (void)membership_row_change(l, LAYOUT_DAMAGED, slot, LAYOUT_FREE, slot);
         }
         FAULT_POINT("died.between");
+        groups_of_the_dead(ch, slot, generation); /* before its members: what nobody reads must not look kept for them */
         for (uint32_t i = 0; i < v->n_members; i++) {
                 struct layout_member *m = &v->members[i];
 
-                state = row_state(m, &owner);
+                state = membership_row_state(m, &owner);
                 if (owner != slot)
                         continue;
                 if (state == LAYOUT_JOINING || (state == LAYOUT_ACTIVE && m->owner_generation == generation))
-                        (void)row_change(m, state, slot, LAYOUT_DEAD, slot);
+                        (void)membership_row_change(m, state, slot, LAYOUT_DEAD, slot);
         }
         state = LAYOUT_ACTIVE;
         if (__atomic_compare_exchange_n(&v->peers[slot].state, &state, LAYOUT_DEAD, false, __ATOMIC_ACQ_REL,
@@ -96,7 +99,7 @@ void membership_died(struct psyne_channel *ch, uint32_t slot, uint32_t generatio
 /* Does bit @i of producers_active stand for somebody? Ours, not set yet, and those of the dead do not. */
 static bool producer_counts(struct psyne_channel *ch, uint32_t i, uint32_t mine) {
         const struct layout_view *v = &ch->view;
-        uint32_t owner, state = row_state(&v->lanes[i], &owner);
+        uint32_t owner, state = membership_row_state(&v->lanes[i], &owner);
 
         if (i == mine || (state != LAYOUT_ACTIVE && state != LAYOUT_JOINING && state != LAYOUT_DAMAGED))
                 return false;
@@ -153,11 +156,9 @@ static bool retire_drained(struct psyne_channel *ch) {
                 struct layout_lane *l = &v->lanes[i];
                 uint32_t generation = __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE);
 
-                if (l->state != LAYOUT_CLOSED || /* a dead one may have shown more than its tail says */
-                        __atomic_load_n(&layout_cursor(v, 0, i)->exact.released, __ATOMIC_ACQUIRE) !=
-                                __atomic_load_n(&l->tx.tail, __ATOMIC_ACQUIRE))
+                if (l->state != LAYOUT_CLOSED) /* a dead one may have shown more than its tail says */
                         continue;
-                membership_retire_lane(ch, i, generation);
+                membership_retire_lane(ch, i, generation, false);
                 any |= __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_FREE;
         }
         return any;
@@ -173,8 +174,8 @@ again:
         for (uint32_t i = 0; i < v->n_lanes; i++) {
                 struct layout_lane *l = &v->lanes[i];
 
-                if (row_state(l, &owner) != LAYOUT_FREE ||
-                        !row_change(l, LAYOUT_FREE, owner, LAYOUT_JOINING, ch->slot))
+                if (membership_row_state(l, &owner) != LAYOUT_FREE ||
+                        !membership_row_change(l, LAYOUT_FREE, owner, LAYOUT_JOINING, ch->slot))
                         continue;
                 FAULT_POINT("lane.taken");
                 l->owner_generation = v->peers[ch->slot].generation;
@@ -182,7 +183,7 @@ again:
                 __atomic_fetch_and(&v->header->waiters, ~(1ull << i), __ATOMIC_SEQ_CST); /* of a dead predecessor */
                 r = claim_producer_bit(ch, i);
                 if (r < 0) {
-                        (void)row_change(l, LAYOUT_JOINING, ch->slot, LAYOUT_FREE, ch->slot);
+                        (void)membership_row_change(l, LAYOUT_JOINING, ch->slot, LAYOUT_FREE, ch->slot);
                         return r;
                 }
                 FAULT_POINT("lane.claimed");
@@ -194,20 +195,24 @@ again:
         return error_set(-EUSERS, "all %u lanes of %s are taken, or not drained yet", v->n_lanes, ch->uri);
 }
 
-void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation) {
+void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation, bool unread) {
         const struct layout_view *v = &ch->view;
         struct layout_lane *l = &v->lanes[lane];
         uint64_t tail = __atomic_load_n(&l->tx.tail, __ATOMIC_ACQUIRE);
-        uint32_t owner, state = row_state(l, &owner);
+        uint32_t owner, state = membership_row_state(l, &owner);
 
         if (__atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != generation ||
                 (state != LAYOUT_CLOSED && state != LAYOUT_DEAD))
                 return;
-        if (state == LAYOUT_DEAD) {
-                /* It may have died between showing a record and counting it: the reader knows better. */
-                const struct layout_cursor *c = layout_cursor(v, 0, lane);
-                uint64_t received = c->exact.messages_received + c->lost;
+        if (!unread && !group_all_drained(v, lane, tail))
+                return;
+        for (uint32_t g = 0; state == LAYOUT_DEAD && g < v->n_groups; g++) {
+                /* It may have died between showing a record and counting it: the readers know better. */
+                const struct layout_cursor *c = layout_cursor(v, g, lane);
+                uint64_t received = c->before + c->exact.messages_received + c->lost;
 
+                if (!(__atomic_load_n(&v->header->groups_active, __ATOMIC_ACQUIRE) & (1ull << g)) || c->late)
+                        continue;
                 if ((int64_t)(c->exact.released - tail) > 0)
                         __atomic_store_n(&l->tx.tail, tail = c->exact.released, __ATOMIC_RELAXED);
                 if (received > l->tx.messages_sent)
@@ -220,7 +225,7 @@ void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t ge
         FAULT_POINT("lane.retire");
         layout_fact_clear(v, LAYOUT_SCOPE_LANE, lane);
         __atomic_fetch_and(&v->header->waiters, ~(1ull << lane), __ATOMIC_SEQ_CST); /* it died while it slept */
-        if (row_change(l, state, owner, LAYOUT_FREE, owner))
+        if (membership_row_change(l, state, owner, LAYOUT_FREE, owner))
                 membership_changed(ch);
 }
 
@@ -228,7 +233,7 @@ void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t ge
 
 static bool member_counts(struct psyne_channel *ch, uint32_t i, uint32_t mine) {
         const struct layout_view *v = &ch->view;
-        uint32_t owner, state = row_state(&v->members[i], &owner);
+        uint32_t owner, state = membership_row_state(&v->members[i], &owner);
 
         if (i == mine || (state != LAYOUT_ACTIVE && state != LAYOUT_JOINING))
                 return false;
@@ -237,14 +242,14 @@ static bool member_counts(struct psyne_channel *ch, uint32_t i, uint32_t mine) {
         return membership_alive(ch, owner, v->members[i].owner_generation);
 }
 
-bool membership_group_has_members(const struct psyne_channel *ch) {
+bool membership_has_consumers(const struct psyne_channel *ch) {
         const struct layout_view *v = &ch->view;
-        uint64_t members = __atomic_load_n(&v->groups[0].members, __ATOMIC_ACQUIRE);
 
         for (uint32_t i = 0, owner; i < v->n_members; i++) {
-                uint32_t state = row_state(&v->members[i], &owner);
+                uint32_t state = membership_row_state(&v->members[i], &owner), g = v->members[i].group;
 
-                if (members & (1ull << i) && (state == LAYOUT_ACTIVE || state == LAYOUT_JOINING))
+                if (g < v->n_groups && __atomic_load_n(&v->groups[g].members, __ATOMIC_ACQUIRE) & (1ull << i) &&
+                        (state == LAYOUT_ACTIVE || state == LAYOUT_JOINING))
                         return true;
         }
         return false;
@@ -255,6 +260,10 @@ static int claim_member_bit(struct psyne_channel *ch, struct layout_group *g, ui
         const struct layout_view *v = &ch->view;
         uint64_t old = __atomic_load_n(&g->members, __ATOMIC_ACQUIRE);
 
+        if (g->kind == LAYOUT_GROUP_SHARED) {
+                __atomic_fetch_or(&g->members, 1ull << member, __ATOMIC_SEQ_CST);
+                return 0;
+        }
         do {
                 for (uint32_t i = 0; i < v->n_members; i++) {
                         struct layout_member *m = &v->members[i];
@@ -262,8 +271,8 @@ static int claim_member_bit(struct psyne_channel *ch, struct layout_group *g, ui
                         if (!(old & (1ull << i)))
                                 continue;
                         if (member_counts(ch, i, member))
-                                return error_set(-EBUSY, "%s has a consumer already (pid %u), and its group takes one",
-                                        ch->uri, m->owner < v->n_peers ? v->peers[m->owner].pid : 0);
+                                return error_set(-EBUSY, "group \"%.64s\" of %s has a consumer already (pid %u), and takes one",
+                                        g->name, ch->uri, m->owner < v->n_peers ? v->peers[m->owner].pid : 0);
                         if (i != member && __atomic_load_n(&m->state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE)
                                 membership_died(ch, m->owner, m->owner_generation);
                 }
@@ -283,16 +292,16 @@ int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *r
                         struct layout_member *m = &v->members[i];
                         uint32_t from = pass ? LAYOUT_FREE : LAYOUT_DEAD;
 
-                        if (row_state(m, &owner) != from || !row_change(m, from, owner, LAYOUT_JOINING, ch->slot))
+                        if (membership_row_state(m, &owner) != from || !membership_row_change(m, from, owner, LAYOUT_JOINING, ch->slot))
                                 continue;
                         FAULT_POINT("member.taken");
                         m->owner_generation = v->peers[ch->slot].generation;
-                        m->group = group;
+                        __atomic_store_n(&m->group, group, __ATOMIC_RELEASE);
                         __atomic_add_fetch(&m->generation, 1, __ATOMIC_RELEASE);
                         __atomic_fetch_and(&v->header->sleepers, ~(1ull << i), __ATOMIC_SEQ_CST);
                         r = claim_member_bit(ch, &v->groups[group], i);
                         if (r < 0) {
-                                (void)row_change(m, LAYOUT_JOINING, ch->slot, LAYOUT_FREE, ch->slot);
+                                (void)membership_row_change(m, LAYOUT_JOINING, ch->slot, LAYOUT_FREE, ch->slot);
                                 return r;
                         }
                         FAULT_POINT("member.claimed");
@@ -308,10 +317,11 @@ void membership_leave_member(struct psyne_channel *ch, uint32_t i) {
         struct layout_member *m = &v->members[i];
 
         __atomic_fetch_and(&v->header->sleepers, ~(1ull << i), __ATOMIC_SEQ_CST);
+        group_leave(ch, m->group); /* first: a producer that sees no reader must not see it still holding back */
         __atomic_fetch_and(&v->groups[m->group].members, ~(1ull << i), __ATOMIC_ACQ_REL);
         layout_fact_clear(v, LAYOUT_SCOPE_MEMBER, i);
         FAULT_POINT("member.leaving");
-        (void)row_change(m, LAYOUT_ACTIVE, ch->slot, LAYOUT_FREE, ch->slot);
+        (void)membership_row_change(m, LAYOUT_ACTIVE, ch->slot, LAYOUT_FREE, ch->slot);
 }
 
 /* ---- rings mapped here ------------------------------------------------------------------------------------------- */

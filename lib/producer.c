@@ -15,6 +15,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "shm/group.h"
+
 #define LINGER_DEFAULT_NS 1000000000ll /* without progress */
 #define EXACT_EVERY_NS 3000            /* between looks at the exact position while spinning; chosen by measurement */
 #define BACKSTOP_NS 30000000000ll
@@ -97,9 +99,7 @@ static int lane_prepare(struct psyne_channel *ch, uint32_t lane, struct psyne_pr
         l->order = __atomic_add_fetch(&v->header->lanes_generation, 1, __ATOMIC_SEQ_CST);
         lane_facts(ch, lane, &wish, &report);
         for (uint32_t g = 0; g < v->n_groups; g++) {
-                struct layout_cursor *c = layout_cursor(v, g, lane);
-
-                c->exact.taken = c->exact.released = c->published = start;
+                group_place(v, g, lane, start, false);
         }
         lane_tx_init(&p->tx, v, lane, s.base, start);
 
@@ -177,8 +177,11 @@ int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_op
 
 static bool reader_gone(const struct psyne_producer *p) {
         const struct layout_view *v = &p->channel->view;
+        uint64_t ever = 0;
 
-        return !membership_group_has_members(p->channel) && __atomic_load_n(&v->groups[0].ever, __ATOMIC_RELAXED);
+        for (uint32_t g = 0; g < v->n_groups; g++)
+                ever |= __atomic_load_n(&v->groups[g].ever, __ATOMIC_RELAXED);
+        return ever && !membership_has_consumers(p->channel);
 }
 
 /* Is @wanted free by now? @exact as in lane_tx_refresh(). */
@@ -551,6 +554,7 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
         struct layout_lane *l;
         uint32_t lane;
         uint64_t unread = 0;
+        bool nobody;
         int r;
 
         if (!p)
@@ -565,13 +569,9 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                 lane_tx_abort_all(&p->tx);
                 linger(p);
                 lane_tx_refresh(&p->tx, true);
-                if (!is_free(p, p->tx.hot.tail, true) &&
-                        (!membership_group_has_members(ch) ||
-                                __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_DAMAGED)) {
-                        const struct layout_cursor *c = layout_cursor(&ch->view, 0, lane);
-
-                        unread = p->tx.hot.messages - c->exact.messages_received - c->lost;
-                }
+                nobody = !membership_has_consumers(ch);
+                if (nobody || __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_DAMAGED)
+                        unread = lane_tx_unread(&p->tx, lane_tx_free_position(&p->tx, true));
 
                 pthread_mutex_lock(&ch->lock);
                 for (struct psyne_producer **at = &ch->producers; *at; at = &(*at)->next)
@@ -589,15 +589,16 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                         __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_DAMAGED ? LAYOUT_FREE : LAYOUT_CLOSED,
                         __ATOMIC_RELEASE);
                 FAULT_POINT("producer.closed");
-                if (unread || is_free(p, p->tx.hot.tail, true)) {
-                        /* Nobody is owed anything: whoever reads it last gives the index back, or we do. */
-                        struct layout_cursor *c = layout_cursor(&ch->view, 0, lane);
+                /* Nobody is owed anything: whoever reads it last gives the index back, or we do. */
+                for (uint32_t g = 0; nobody && unread && g < ch->view.n_groups; g++) {
+                        struct layout_cursor *c = layout_cursor(&ch->view, g, lane);
 
-                        if (!membership_group_has_members(ch)) {
-                                __atomic_store_n(&c->lost, c->lost + unread, __ATOMIC_RELAXED);
-                                membership_retire_lane(ch, lane, l->generation);
-                        }
+                        if (ch->view.header->groups_active & (1ull << g))
+                                __atomic_store_n(&c->lost,
+                                        c->lost + lane_tx_unread(&p->tx, group_position(&ch->view, g, lane, true)),
+                                        __ATOMIC_RELAXED);
                 }
+                membership_retire_lane(ch, lane, l->generation, nobody && unread);
                 membership_changed(ch);
                 pthread_mutex_lock(&ch->lock);
                 membership_prune_lanes(ch);

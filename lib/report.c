@@ -83,10 +83,12 @@ int psyne_metrics(const struct psyne_channel *ch, struct psyne_metrics *ret) {
         memset(ret, 0, sizeof(*ret));
         ret->struct_size = sizeof(*ret);
         for (uint32_t i = 0; i < v->n_lanes; i++) {
-                const struct layout_cursor *c = layout_cursor(v, 0, i);
+                for (uint32_t g = 0; g < v->n_groups; g++) {
+                        const struct layout_cursor *c = layout_cursor(v, g, i);
 
-                ret->messages_received += load(&c->exact.messages_received);
-                ret->bytes_received += load(&c->exact.bytes_received);
+                        ret->messages_received += load(&c->exact.messages_received);
+                        ret->bytes_received += load(&c->exact.bytes_received);
+                }
         }
         for (uint32_t i = 0; i < v->n_members; i++) {
                 const struct layout_member *m = &v->members[i];

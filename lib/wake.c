@@ -16,6 +16,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "shm/group.h"
+
 /* About what a sleep and a wake cost on the machines this was measured on: spinning longer than that wastes more
  * than it saves, spinning shorter pays for the sleep anyway. */
 #define HYBRID_SPIN_NS 20000
@@ -76,7 +78,7 @@ void wake_producers(struct psyne_consumer *c) {
                 l = &v->lanes[i];
                 generation = __atomic_load_n(&l->sleep_generation, __ATOMIC_ACQUIRE);
                 wanted = __atomic_load_n(&l->wanted, __ATOMIC_ACQUIRE);
-                released = __atomic_load_n(&layout_cursor(v, c->group, i)->exact.released, __ATOMIC_RELAXED);
+                released = group_position(v, c->group, i, true);
                 if ((int64_t)(released - wanted) < 0 || c->memory.woken[i] == generation)
                         continue;
                 c->memory.woken[i] = generation;

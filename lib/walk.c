@@ -16,6 +16,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "shm/group.h"
+
 /* What a consumer without a lane reads: nothing, for ever. */
 static const _Alignas(64) struct psyne_record nothing;
 static struct psyne_line_rx no_line;
@@ -85,7 +87,8 @@ static void close_lane(struct psyne_consumer *c, uint32_t lane) {
                 walk_none(c);
         c->open &= ~bit;
         c->finished &= ~bit;
-        membership_retire_lane(ch, lane, c->generations[lane]);
+        c->done_with[lane] = c->generations[lane]; /* other groups may not be */
+        membership_retire_lane(ch, lane, c->generations[lane], false);
         pthread_mutex_lock(&ch->lock);
         if (ch->lanes[lane].readers)
                 ch->lanes[lane].readers--;
@@ -123,7 +126,7 @@ static void walk_set_aside(struct psyne_consumer *c) {
         struct layout_lane *l = &c->channel->view.lanes[c->lane];
         uint32_t active = LAYOUT_ACTIVE, lane = (uint32_t)c->lane;
 
-        c->set_aside[lane] = c->generations[lane];
+        c->done_with[lane] = c->generations[lane];
         __atomic_store_n(&c->shared->damaged, c->shared->damaged + 1, __ATOMIC_RELAXED);
         __atomic_compare_exchange_n(&l->state, &active, LAYOUT_DAMAGED, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
         step_out(c);
@@ -145,7 +148,7 @@ static enum opened open_lane(struct psyne_consumer *c, uint32_t lane, uint32_t s
         membership_prune_lanes(ch); /* a lane that came while its predecessor was read takes its place */
         if (!ch->lanes[lane].segment.base || ch->lanes[lane].generation != generation) {
                 struct layout_cursor *cursor = layout_cursor(v, c->group, lane);
-                uint64_t tail = __atomic_load_n(&v->lanes[lane].tx.tail, __ATOMIC_ACQUIRE);
+                uint64_t tail = __atomic_load_n(&v->lanes[lane].tx.tail, __ATOMIC_ACQUIRE), sent;
 
                 pthread_mutex_unlock(&ch->lock);
                 if (state == LAYOUT_ACTIVE)
@@ -155,12 +158,16 @@ static enum opened open_lane(struct psyne_consumer *c, uint32_t lane, uint32_t s
                 if (state == LAYOUT_DEAD || tail != __atomic_load_n(&cursor->exact.released, __ATOMIC_ACQUIRE)) {
                         if (!service_lane_lost(ch, lane, generation))
                                 return LANE_PENDING;
-                        if (v->lanes[lane].tx.messages_sent > cursor->exact.messages_received + cursor->lost)
-                                __atomic_store_n(&cursor->lost,
-                                        v->lanes[lane].tx.messages_sent - cursor->exact.messages_received,
+                        sent = v->lanes[lane].tx.messages_sent - cursor->before;
+                        if (sent > cursor->exact.messages_received + cursor->lost)
+                                __atomic_store_n(&cursor->lost, sent - cursor->exact.messages_received,
                                         __ATOMIC_RELAXED);
+                        __atomic_store_n(&cursor->exact.taken, tail, __ATOMIC_RELAXED);
+                        __atomic_store_n(&cursor->published, tail, __ATOMIC_RELAXED);
+                        __atomic_store_n(&cursor->exact.released, tail, __ATOMIC_RELEASE);
                 }
-                membership_retire_lane(ch, lane, generation);
+                c->done_with[lane] = generation;
+                membership_retire_lane(ch, lane, generation, false);
                 return LANE_GONE;
         }
         r = lane_rx_init(x, v, c->group, lane, ch->lanes[lane].segment.base, ch->lanes[lane].segment.bytes, c->held_max);
@@ -168,7 +175,7 @@ static enum opened open_lane(struct psyne_consumer *c, uint32_t lane, uint32_t s
                 ch->lanes[lane].readers++;
         pthread_mutex_unlock(&ch->lock);
         if (r < 0) {
-                c->set_aside[lane] = generation;
+                c->done_with[lane] = generation;
                 __atomic_store_n(&c->shared->damaged, c->shared->damaged + 1, __ATOMIC_RELAXED);
                 return LANE_DAMAGED;
         }
@@ -215,7 +222,7 @@ int walk_refresh(struct psyne_consumer *c) {
                         generations[i] = __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE);
                         c->pending |= states[i] == LAYOUT_JOINING;
                         if ((states[i] != LAYOUT_ACTIVE && states[i] != LAYOUT_CLOSED && states[i] != LAYOUT_DEAD) ||
-                                c->finished & (1ull << i) || c->set_aside[i] == generations[i])
+                                c->finished & (1ull << i) || c->done_with[i] == generations[i])
                                 continue;
                         there |= 1ull << i;
                         if (states[i] != LAYOUT_ACTIVE && l->order < oldest_ended)

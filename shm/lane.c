@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/fault.h"
+#include "shm/group.h"
 
 /* ---- writing end ------------------------------------------------------------------------------------------------ */
 
@@ -36,6 +37,7 @@ void lane_tx_init(struct lane_tx *t, const struct layout_view *v, uint32_t index
                 .index = index,
         };
         __atomic_store_n(&t->hot.line->tail, start, __ATOMIC_RELAXED);
+        __atomic_store_n(&t->shared->floor, start, __ATOMIC_RELAXED);
 }
 
 uint64_t lane_tx_free_position(const struct lane_tx *t, bool exact) {
@@ -44,13 +46,11 @@ uint64_t lane_tx_free_position(const struct lane_tx *t, bool exact) {
 
         for (; groups; groups &= groups - 1) {
                 uint32_t g = (uint32_t)__builtin_ctzll(groups);
-                const struct layout_cursor *c;
                 uint64_t at;
 
                 if (g >= t->view->n_groups)
                         break;
-                c = layout_cursor(t->view, g, t->index);
-                at = __atomic_load_n(exact ? &c->exact.released : &c->published, PSYNE_ORDER_A); /* A, pairs with D, E */
+                at = group_position(t->view, g, t->index, exact);
                 /* A position ahead of the tail or more than a ring behind is a damaged word: it must not make
                  * room, so it counts as a full ring behind. */
                 if (tail - at > ring)
@@ -61,15 +61,45 @@ uint64_t lane_tx_free_position(const struct lane_tx *t, bool exact) {
         return tail - behind;
 }
 
+/*
+ * The floor is the position up to which all is free, for groups that join and want the oldest record there is. One that
+ * joins meanwhile either sees the floor that we are going by, or is seen by our second look at the generation.
+ */
 void lane_tx_refresh(struct lane_tx *t, bool exact) {
-        uint64_t ring = t->hot.mask + 1, free_position = lane_tx_free_position(t, exact);
-        uint64_t used = t->hot.tail - free_position;
+        const uint64_t *members = &t->view->header->members_generation;
+        uint64_t ring = t->hot.mask + 1, free_position, generation, used;
 
-        if (used > t->hot.line->high_water)
-                __atomic_store_n(&t->hot.line->high_water, used, __ATOMIC_RELAXED);
-        /* Monotonic: a candidate behind the cached one (a reader that joined late, a damaged word) changes nothing. */
-        if (free_position + ring - t->hot.tail > t->hot.limit - t->hot.tail)
-                t->hot.limit = free_position + ring;
+        if (t->hot.fence)
+                __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the tail before the groups; else the joiner's barrier does it */
+        do {
+                generation = __atomic_load_n(members, __ATOMIC_ACQUIRE);
+                free_position = lane_tx_free_position(t, exact);
+                used = t->hot.tail - free_position;
+                if (used > t->hot.line->high_water)
+                        __atomic_store_n(&t->hot.line->high_water, used, __ATOMIC_RELAXED);
+                /* Monotonic: a candidate behind the cached one (a reader that joined late, a damaged word) changes
+                 * nothing. */
+                if (free_position + ring - t->hot.tail <= t->hot.limit - t->hot.tail)
+                        return;
+                __atomic_store_n(&t->shared->floor, free_position, __ATOMIC_RELAXED);
+                __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        } while (__atomic_load_n(members, __ATOMIC_ACQUIRE) != generation);
+        t->hot.limit = free_position + ring;
+}
+
+unsigned lane_tx_unread(const struct lane_tx *t, uint64_t position) {
+        uint64_t align = t->hot.align, stride;
+        unsigned n = 0;
+
+        for (; position - t->hot.tail != 0 && t->hot.tail - position <= t->hot.mask + 1; position += stride) {
+                const struct psyne_record *r = psyne_lane_record(t->hot.base, position, t->hot.mask);
+
+                stride = r->commit;
+                if (!stride || stride & (align - 1))
+                        break; /* not a record's start: a damaged position */
+                n += !(r->kind >> 32);
+        }
+        return n;
 }
 
 unsigned lane_tx_claim_n(struct lane_tx *t, size_t bytes, unsigned n, struct psyne_msg ret[]) {

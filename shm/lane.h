@@ -62,6 +62,9 @@ void lane_tx_refresh(struct lane_tx *t, bool exact);
 /* The slowest position of all groups, exact. Equal to the tail: drained. */
 uint64_t lane_tx_free_position(const struct lane_tx *t, bool exact);
 
+/* How many messages lie between @position and the tail. */
+unsigned lane_tx_unread(const struct lane_tx *t, uint64_t position);
+
 /* Up to @n claims of @bytes each as far as the cached limit allows. Returns how many. */
 unsigned lane_tx_claim_n(struct lane_tx *t, size_t bytes, unsigned n, struct psyne_msg ret[]);
 

@@ -194,17 +194,19 @@ enum { LAYOUT_LANE_GATED = 1, LAYOUT_LANE_IN_PLACE = 2 };
 enum layout_group_kind { LAYOUT_GROUP_EXCLUSIVE = 1, LAYOUT_GROUP_SHARED = 2 };
 
 struct layout_group {
-        uint32_t state;
+        uint32_t state;          /* with owner: one 8-byte word, changed by compare-and-swap */
+        uint32_t owner;          /* who makes it, has made it or takes it down: peer slot | generation << 8 */
         uint32_t generation;
+        uint32_t pad0;
         uint32_t kind;           /* enum layout_group_kind */
         uint32_t policy;         /* falls behind: 0 blocks (others reserved) */
-        uint32_t flags;
+        uint32_t flags;          /* 1 = ends with its member */
         int32_t follows;         /* group it is gated by, -1 = the producers */
         uint64_t eject_ns;
         uint64_t members;        /* bitmap of members that are in it */
         uint64_t ever;           /* members that ever joined */
         char name[LAYOUT_NAME_MAX + 8];
-        uint8_t pad[LAYOUT_LINE * 2 - 120];
+        uint8_t pad[LAYOUT_LINE * 2 - 128];
 };
 
 /* A group's place in a lane. */
@@ -215,9 +217,11 @@ struct layout_cursor {
 
         uint64_t published;      /* exclusive: the lazy copy that producers read. Writer: the member */
         uint64_t claim;          /* shared: {position / 16, claimant}, by compare-and-swap */
-        uint64_t sequence;       /* number of the record at the cursor */
+        uint64_t sequence;       /* reserved: number of the record at the cursor */
         uint64_t lost, redelivered;
-        uint8_t pad1[LAYOUT_LINE - 40];
+        uint64_t before;         /* messages of this index that the group has nothing to do with: sent before it was made */
+        uint64_t late;           /* it joined this lane in its middle: `before` may be one off */
+        uint8_t pad1[LAYOUT_LINE - 56];
 };
 
 /* ---- members ----------------------------------------------------------------------------------------------------- */
@@ -299,7 +303,8 @@ static_assert(offsetof(struct layout_lane, send_blocks) == 2 * LAYOUT_LINE, "lay
 static_assert(offsetof(struct layout_lane, event) == 3 * LAYOUT_LINE, "layout");
 static_assert(offsetof(struct layout_lane, announced) == 4 * LAYOUT_LINE, "layout");
 static_assert(sizeof(struct layout_group) == 2 * LAYOUT_LINE, "layout");
-static_assert(offsetof(struct layout_group, name) == 48, "layout");
+static_assert(offsetof(struct layout_group, owner) == 4, "layout");
+static_assert(offsetof(struct layout_group, name) == 56, "layout");
 static_assert(sizeof(struct layout_cursor) == 2 * LAYOUT_LINE, "layout");
 static_assert(offsetof(struct layout_cursor, published) == LAYOUT_LINE, "layout");
 static_assert(sizeof(struct layout_member) == 3 * LAYOUT_LINE, "layout");

@@ -74,7 +74,10 @@ struct psyne_producer_opts {
 struct psyne_consumer_opts {
         size_t struct_size;
         enum psyne_wait wait;
-        uint32_t held_max; /* most messages held at once, default 16, at most 64 */
+        uint32_t held_max;    /* most messages held at once, default 16, at most 64 */
+        const char *group;    /* NULL: the default group; in broadcast a group of its own, which ends with it */
+        uint32_t from_oldest; /* a group made by this: begins with the oldest message that is still there, not with the next */
+        uint32_t reserved;
 };
 
 /* ---- channel ---------------------------------------------------------------------------------------------------- */

@@ -119,7 +119,6 @@ static const struct address {
         {"ipc://x?consumers=65", -EINVAL},
         {"ipc://x?producers=0", -ERANGE},
         {"ipc://x?mode=ring", -EINVAL},
-        {"ipc://x?mode=broadcast", -ENOTSUP},
         {"ipc://x?wait=often", -EINVAL},
         {"ipc://x?huge=maybe", -EINVAL},
         {"ipc://x?engine=steam", -EINVAL},

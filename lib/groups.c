@@ -1,0 +1,205 @@
+/*
+ * Making, finding and giving up groups.
+ *
+ * A group that joins a running channel is put at a position of every lane, is made to count, and then, behind a barrier
+ * that every producer passes, is put at that position's present value. A producer that had computed its limit without
+ * it meanwhile had done so before that barrier: what it may overwrite lies before the tail and the floor that are read
+ * after it. From "now" is the tail; from "the oldest" is the floor, the position up to which the producer last knew all
+ * to be released: nothing behind it has been overwritten, and the first record that is sure to be there starts at it.
+ *
+ * A row's state and its maker's slot change as one word, like those of lanes and members: one whose maker died is found
+ * and made free again. A group without a name ends with its member; whoever takes its row out of ACTIVE clears its bit,
+ * and only then is the row free, so the bit is never a successor's.
+ */
+#include "lib/internal.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shm/group.h"
+
+#define NAME_DEADLINE_NS 10000000000ll /* another opener of the same name is at it, stopped perhaps */
+
+enum { GROUP_ANONYMOUS = 1 }; /* layout_group.flags */
+
+/* Who has a row: slot and generation in one word, so that a row is never taken for its predecessor of the same slot. */
+static uint32_t owner_id(uint32_t slot, uint32_t generation) {
+        return slot | generation << 8;
+}
+
+static uint32_t my_id(const struct psyne_channel *ch) {
+        return owner_id(ch->slot, ch->view.peers[ch->slot].generation);
+}
+
+static bool owner_alive(const struct psyne_channel *ch, uint32_t id) {
+        uint32_t slot = id & 0xff, generation;
+
+        if (slot >= ch->view.n_peers)
+                return false;
+        generation = __atomic_load_n(&ch->view.peers[slot].generation, __ATOMIC_ACQUIRE);
+        return owner_id(slot, generation) == id && membership_alive(ch, slot, generation);
+}
+
+/* Takes a row down that is {@state, @owner}. False: somebody else did. */
+static bool row_take_down(struct psyne_channel *ch, uint32_t g, uint32_t state, uint32_t owner) {
+        struct layout_group *row = &ch->view.groups[g];
+        uint32_t me = my_id(ch);
+
+        if (!membership_row_change(row, state, owner, LAYOUT_CLOSED, me))
+                return false;
+        FAULT_POINT("group.vanishing");
+        __atomic_fetch_and(&ch->view.header->groups_active, ~(1ull << g), __ATOMIC_SEQ_CST);
+        __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
+        return membership_row_change(row, LAYOUT_CLOSED, me, LAYOUT_FREE, me);
+}
+
+/* Makes a FREE row out of one whose owner died while it had it between two states. */
+static void row_recover(struct psyne_channel *ch, uint32_t g) {
+        uint32_t owner, state = membership_row_state(&ch->view.groups[g], &owner);
+
+        if ((state == LAYOUT_JOINING || state == LAYOUT_CLOSED) && !owner_alive(ch, owner))
+                (void)row_take_down(ch, g, state, owner);
+}
+
+static void place_all(struct psyne_channel *ch, uint32_t g, bool from_oldest) {
+        const struct layout_view *v = &ch->view;
+
+        for (uint32_t i = 0; i < v->n_lanes; i++) {
+                struct layout_lane *l = &v->lanes[i];
+
+                if (__atomic_load_n(&l->state, __ATOMIC_ACQUIRE) != LAYOUT_FREE)
+                        group_place(v, g, i, __atomic_load_n(from_oldest ? &l->floor : &l->tx.tail, __ATOMIC_ACQUIRE),
+                                true);
+        }
+}
+
+/*
+ * Two that make the same name at once: both have taken a row, then look for each other here. The one with the higher
+ * row gives way; the other one waits until it has, or is done: it may have looked before we took ours.
+ */
+static bool may_make(struct psyne_channel *ch, uint32_t mine, const char *name, int64_t deadline) {
+        for (uint32_t g = 0; g < ch->view.n_groups; g++) {
+                struct layout_group *row = &ch->view.groups[g];
+                uint32_t owner, state;
+
+                if (g == mine)
+                        continue;
+                while ((state = membership_row_state(row, &owner)) == LAYOUT_JOINING) {
+                        if (g < mine || clock_ns() > deadline)
+                                return false;
+                        row_recover(ch, g);
+                        sched_yield();
+                }
+                if (state == LAYOUT_ACTIVE && !(row->flags & GROUP_ANONYMOUS) &&
+                        strncmp(row->name, name, sizeof(row->name)) == 0)
+                        return false;
+        }
+        return true;
+}
+
+/* 0 = found or made; -EAGAIN = somebody else is making one of that name; -EUSERS. */
+static int find_or_make(struct psyne_channel *ch, const char *name, uint32_t kind, bool from_oldest, int64_t deadline,
+        uint32_t *ret) {
+        const struct layout_view *v = &ch->view;
+        uint32_t owner, free_row = UINT32_MAX, me = my_id(ch);
+        struct layout_group *row;
+        bool others = false;
+
+        for (uint32_t g = 0; g < v->n_groups; g++) {
+                uint32_t state;
+
+                row_recover(ch, g);
+                row = &v->groups[g];
+                state = membership_row_state(row, &owner);
+                if (state == LAYOUT_FREE && free_row == UINT32_MAX)
+                        free_row = g;
+                if (state == LAYOUT_ACTIVE && name && !(row->flags & GROUP_ANONYMOUS) &&
+                        strncmp(row->name, name, sizeof(row->name)) == 0) {
+                        *ret = g;
+                        return 0;
+                }
+                others |= state == LAYOUT_JOINING;
+        }
+        if (name && others)
+                return -EAGAIN; /* perhaps of the same name */
+        if (free_row == UINT32_MAX)
+                return error_set(-EUSERS, "all %u groups of %s are taken", v->n_groups, ch->uri);
+        row = &v->groups[free_row];
+        (void)membership_row_state(row, &owner);
+        if (!membership_row_change(row, LAYOUT_FREE, owner, LAYOUT_JOINING, me))
+                return -EAGAIN;
+        FAULT_POINT("group.taken");
+        if (name && !may_make(ch, free_row, name, deadline)) {
+                (void)membership_row_change(row, LAYOUT_JOINING, me, LAYOUT_FREE, me);
+                return -EAGAIN;
+        }
+        __atomic_add_fetch(&row->generation, 1, __ATOMIC_RELEASE);
+        row->kind = kind;
+        row->policy = 0;
+        row->flags = name ? 0 : GROUP_ANONYMOUS;
+        row->follows = -1;
+        row->members = 0;
+        row->ever = 0;
+        snprintf(row->name, sizeof(row->name), "%s", name ? name : "");
+        for (uint32_t i = 0; i < v->n_lanes; i++) {
+                struct layout_cursor *c = layout_cursor(v, free_row, i);
+
+                c->exact.messages_received = c->exact.bytes_received = c->lost = c->redelivered = 0;
+        }
+        place_all(ch, free_row, from_oldest);
+        FAULT_POINT("group.placed");
+        __atomic_fetch_or(&v->header->groups_active, 1ull << free_row, __ATOMIC_SEQ_CST);
+        __atomic_fetch_add(&v->header->members_generation, 1, __ATOMIC_SEQ_CST);
+        wake_barrier_heavy(ch);
+        place_all(ch, free_row, from_oldest);
+        FAULT_POINT("group.counts");
+        (void)membership_row_change(row, LAYOUT_JOINING, me, LAYOUT_ACTIVE, me);
+        *ret = free_row;
+        return 0;
+}
+
+int group_take(struct psyne_channel *ch, const char *name, bool shared, bool from_oldest, uint32_t *ret) {
+        uint32_t kind = shared ? LAYOUT_GROUP_SHARED : LAYOUT_GROUP_EXCLUSIVE;
+        int64_t deadline = clock_ns() + NAME_DEADLINE_NS;
+        int r;
+
+        while ((r = find_or_make(ch, name, kind, from_oldest, deadline, ret)) == -EAGAIN) {
+                if (clock_ns() > deadline)
+                        return error_set(-EBUSY, "another process is making a group of %s and does not go on", ch->uri);
+                sched_yield();
+        }
+        return r;
+}
+
+static bool is_of_one(const struct layout_group *row) {
+        return __atomic_load_n(&row->flags, __ATOMIC_RELAXED) & GROUP_ANONYMOUS;
+}
+
+/* A lane may have been kept for a group that is gone. */
+static void retire_lanes(struct psyne_channel *ch) {
+        for (uint32_t i = 0; i < ch->view.n_lanes; i++)
+                membership_retire_lane(ch, i, __atomic_load_n(&ch->view.lanes[i].generation, __ATOMIC_ACQUIRE), false);
+}
+
+void group_leave(struct psyne_channel *ch, uint32_t g) {
+        if (is_of_one(&ch->view.groups[g]) && row_take_down(ch, g, LAYOUT_ACTIVE, my_id(ch)))
+                retire_lanes(ch);
+}
+
+void groups_of_the_dead(struct psyne_channel *ch, uint32_t slot, uint32_t generation) {
+        uint32_t id = owner_id(slot, generation), owner;
+        bool any = false;
+
+        for (uint32_t g = 0; g < ch->view.n_groups; g++) {
+                struct layout_group *row = &ch->view.groups[g];
+
+                if (membership_row_state(row, &owner) == LAYOUT_ACTIVE && owner == id && is_of_one(row))
+                        any |= row_take_down(ch, g, LAYOUT_ACTIVE, id);
+                else
+                        row_recover(ch, g);
+        }
+        if (any)
+                retire_lanes(ch);
+}
