@@ -115,9 +115,7 @@ static int wishes_merge(struct wishes *w, const struct uri *u, const struct psyn
         if (w->max_producers > LAYOUT_PRODUCERS_MAX || w->max_consumers > LAYOUT_CONSUMERS_MAX)
                 return error_set(-EINVAL, "at most %u producers and %u consumers", LAYOUT_PRODUCERS_MAX,
                         LAYOUT_CONSUMERS_MAX);
-        if (w->mode == PSYNE_SPMC || w->mode == PSYNE_MPMC)
-                return error_set(-ENOTSUP, "mode=%s is not built yet; spsc, mpsc and broadcast are",
-                        mode_name(w->mode));
+
         w->ring_asked = w->ring_bytes;
         if (w->ring_bytes) {
                 if (sysinfo(&si) == 0 && w->ring_bytes > (uint64_t)si.totalram * si.mem_unit)
@@ -264,7 +262,8 @@ static void pages_init(void *map, const struct layout_config *config) {
                 v.groups[0] = (struct layout_group){
                         .state = LAYOUT_ACTIVE,
                         .generation = 1,
-                        .kind = LAYOUT_GROUP_EXCLUSIVE,
+                        .kind = config->mode == PSYNE_SPMC || config->mode == PSYNE_MPMC ? LAYOUT_GROUP_SHARED
+                                                                                         : LAYOUT_GROUP_EXCLUSIVE,
                         .follows = -1,
                         .name = GROUP_DEFAULT,
                 };

@@ -33,6 +33,7 @@ void consumer_after_fork_child(struct psyne_consumer *c) {
         static const uint64_t no_waiters;
 
         walk_none(c);
+        c->n_walk = 0; /* nothing to poll: the rings are out of reach */
         c->rx.hot.waiters = &no_waiters;
 }
 
@@ -50,7 +51,8 @@ static int consumer_group(struct psyne_channel *ch, const struct psyne_consumer_
                 return error_set(-EINVAL, "a group's name is made of A-Z a-z 0-9 . _ - and does not start with a dot");
         if (!name && ch->view.config.mode != PSYNE_BROADCAST)
                 name = GROUP_DEFAULT;
-        return group_take(ch, name, false, opts && opts->from_oldest, ret);
+        return group_take(ch, name, ch->view.config.mode == PSYNE_SPMC || ch->view.config.mode == PSYNE_MPMC,
+                opts && opts->from_oldest, ret);
 }
 
 /*
@@ -74,8 +76,8 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         r = channel_check(ch);
         if (r < 0)
                 return r;
-        if (held_max > LANE_HELD_MAX || (opts && opts->wait > PSYNE_WAIT_BLOCK))
-                return error_set(-EINVAL, "psyne_consumer_open: held_max is at most %u, wait one of enum psyne_wait",
+        if (held_max > LANE_HELD_MAX || (opts && opts->prefetch > held_max) || (opts && opts->wait > PSYNE_WAIT_BLOCK))
+                return error_set(-EINVAL, "psyne_consumer_open: held_max is at most %u, prefetch at most held_max, wait one of enum psyne_wait",
                         LANE_HELD_MAX);
         if (channel_stop_state(ch) == 2)
                 return error_set(-ESHUTDOWN, "%s is stopped", ch->uri);
@@ -85,7 +87,10 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
                 return error_set(r, "no memory for a consumer");
         c = memset(memory, 0, sizeof(*c));
         c->lanes = calloc(ch->view.n_lanes, sizeof(*c->lanes)); /* now: a receive allocates nothing */
-        if (!c->lanes) {
+        c->self.starts = calloc(LAYOUT_LOANS, sizeof(*c->self.starts));
+        if (!c->lanes || !c->self.starts) {
+                free(c->lanes);
+                free(c->self.starts);
                 free(c);
                 return error_set(-ENOMEM, "no memory for a consumer");
         }
@@ -98,6 +103,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         }
         if (r < 0) {
                 free(c->lanes);
+                free(c->self.starts);
                 free(c);
                 return error_default(r, "opening a consumer: %s", strerror(-r));
         }
@@ -109,12 +115,23 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         c->shared = &ch->view.members[index];
         c->endpoint.wait = opts && opts->wait ? opts->wait : ch->wait;
         walk_none(c);
+        c->is_shared = ch->view.groups[group].kind == LAYOUT_GROUP_SHARED;
+        c->want = 1;
+        c->prefetch = opts && opts->prefetch ? opts->prefetch : 1;
+        if (c->is_shared) {
+                c->self.view = &ch->view;
+                c->self.group = group;
+                c->self.member = index;
+                c->self.generation = c->shared->generation;
+                c->orphans = true;
+                shared_begin(&c->self);
+        }
 
         c->shared->held_max = held_max;
         c->shared->thread = (uint32_t)syscall(SYS_gettid);
         c->shared->joined_ns = clock_realtime_ns();
         c->shared->wait = (uint32_t)c->endpoint.wait;
-        c->shared->prefetch = 1;
+        c->shared->prefetch = c->prefetch;
         c->shared->engine = park_probe(&why, &fix);
         if (prepared < 0 && c->shared->engine == PARK_URING) {
                 c->shared->engine = PARK_FUTEX;
@@ -288,7 +305,7 @@ static bool poll_lanes(struct psyne_consumer *c, struct psyne_msg *ret) {
 static bool poll_recv(struct psyne_consumer *c, struct psyne_msg *ret) {
         uint64_t received, run;
 
-        if (c->n_walk != 1 || c->turn_over)
+        if (c->n_walk != 1 || c->turn_over || c->is_shared)
                 return poll_lanes(c, ret);
         received = c->rx.hot.messages + c->rx.hot.held;
         run = received - c->received_before;
@@ -342,7 +359,10 @@ int psyne_release_slow(struct psyne_consumer *c, struct psyne_msg *m) {
                 return r;
         lane = (uint32_t)(m->opaque[2] & (LANE_HANDLE_ALIGN - 1));
         x = walk_end(c, lane);
-        if (x && x != &c->rx) {
+        if (c->is_shared) {
+                r = share_release_n(c, m, 1);
+                r = r < 0 ? r : 0;
+        } else if (x && x != &c->rx) {
                 r = lane_rx_release(x, m);
                 if (r == 0) {
                         c->held_away--;
@@ -371,7 +391,9 @@ int psyne_recv_n(struct psyne_consumer *c, struct psyne_msg ret[], unsigned n, i
         got = lane_rx_take_n(&c->rx, ret, n);
         if (got)
                 return (int)got;
+        c->want = n < LAYOUT_LOANS ? n : LAYOUT_LOANS;
         r = psyne_recv_slow(c, &ret[0], timeout_ns);
+        c->want = 1;
         if (r < 0)
                 return r;
         return 1 + (int)lane_rx_take_n(&c->rx, &ret[1], n - 1);
@@ -385,6 +407,14 @@ int psyne_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
 
         if (!c || (!m && n) || n > INT32_MAX)
                 return error_set(-EINVAL, "psyne_release_n: no consumer, no messages or a count out of range");
+        if (c->is_shared && n) {
+                r = consumer_enter(c);
+                if (r < 0)
+                        return r;
+                r = share_release_n(c, m, n);
+                consumer_leave(c);
+                return r;
+        }
         if (n && m[0].opaque[2] == c->rx.hot.token && !c->channel->forked) {
                 r = lane_rx_release_n(&c->rx, m, n);
                 if (r > 0)
@@ -415,7 +445,10 @@ int psyne_recv_copy(struct psyne_consumer *c, void *buf, size_t cap, uint32_t *t
         if (r < 0)
                 return r;
         if (m.len > cap || m.len > INT32_MAX) {
-                lane_rx_untake(&c->rx, &m);
+                if (c->is_shared)
+                        share_untake(c, &m);
+                else
+                        lane_rx_untake(&c->rx, &m);
                 return error_set(-EMSGSIZE, "the message has %zu bytes, the memory given %zu", m.len, cap);
         }
         if (m.len)
@@ -454,6 +487,7 @@ int psyne_consumer_close(struct psyne_consumer *c) {
                 __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
                 membership_changed(ch);
         }
+        free(c->self.starts);
         free(c->lanes);
         free(c);
         channel_unref(ch);

@@ -21,6 +21,7 @@
 #include "shm/lane.h"
 #include "shm/layout.h"
 #include "shm/segment.h"
+#include "shm/shared.h"
 #include "uring/park.h"
 
 #define GROUP_DEFAULT "default" /* of every mode but broadcast, from creation on */
@@ -113,13 +114,28 @@ struct psyne_consumer {
         bool turn_over;             /* the others come first in the next look */
         uint32_t held_away;         /* messages held in lanes other than the one in rx. Atomic for report.c */
 
+        /* share.c, in shared groups only */
+        bool is_shared;
+        bool orphans;               /* somebody left or died: look for what it held */
+        struct shared_self self;
+        uint32_t claimed;           /* messages claimed and not released, those not handed out yet included */
+        uint32_t prefetch;
+        uint32_t want;              /* how many the caller asked for */
+        struct psyne_line_rx scratch; /* what the inlined receive counts in */
+        struct {
+                bool any;
+                uint32_t member, loan, i;
+                uint64_t at, owner;
+        } adopted;                  /* the loan of somebody else's that is being handed out again */
+
         uint32_t held_max;
         uint32_t busy;
         bool had_producer;
         uint64_t received_before;   /* when it last found nothing */
         bool alone;                 /* one usable CPU, at the last look: spinning would keep the producer off it */
         uint32_t backoff;           /* pauses to take when it finds nothing after a run */
-        struct wake_memory memory;
+        struct wake_memory memory;  /* of producers */
+        struct wake_memory members; /* of its group, that it woke in its turn */
 };
 
 /* process.c: the registry of this process's channels, and what fork() does to them. */
@@ -175,12 +191,22 @@ struct lane_rx *walk_end(struct psyne_consumer *c, uint32_t lane); /* NULL: not 
 void walk_released(struct psyne_consumer *c, uint32_t lane); /* something of a lane it does not stand in */
 void walk_leave(struct psyne_consumer *c);              /* gives every lane back */
 
+/* share.c: a member of a shared group. */
+void share_open(struct psyne_consumer *c, struct lane_rx *x, uint32_t lane, const struct segment *s);
+bool share_ready(struct psyne_consumer *c, uint32_t lane);
+bool share_all_claimed(struct psyne_consumer *c, uint32_t lane);
+int share_take(struct psyne_consumer *c, struct psyne_msg *ret);    /* from the lane it stands in: as lane_rx_take() */
+int share_adopted(struct psyne_consumer *c, struct psyne_msg *ret); /* what somebody who is gone had held: the same */
+void share_untake(struct psyne_consumer *c, const struct psyne_msg *m);
+int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n); /* how many, or -EINVAL */
+
 /* wake.c: edges F to I of psyne/inline.h; and the barrier. */
 bool wake_barrier_expedited(void);                      /* every CPU that runs a participant; false where refused */
 void wake_barrier_heavy(const struct psyne_channel *ch);
 void wake_everyone(struct psyne_channel *ch);           /* async-signal-safe */
 void wake_local(struct psyne_channel *ch);              /* this process's endpoints */
 void wake_producers(struct psyne_consumer *c);
+void wake_next(struct psyne_consumer *c);               /* another member: there is more than this one took */
 enum wait_phase { WAIT_SPIN_ON, WAIT_SLEEP };
 struct waiter {
         int64_t deadline_ns;

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "shm/group.h"
+#include "shm/shared.h"
 
 bool membership_alive(const struct psyne_channel *ch, uint32_t slot, uint32_t generation) {
         const struct layout_view *v = &ch->view;
@@ -204,7 +205,7 @@ void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t ge
         if (__atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != generation ||
                 (state != LAYOUT_CLOSED && state != LAYOUT_DEAD))
                 return;
-        if (!unread && !group_all_drained(v, lane, tail))
+        if (!unread && !group_all_drained(v, lane, generation, state == LAYOUT_DEAD))
                 return;
         for (uint32_t g = 0; state == LAYOUT_DEAD && g < v->n_groups; g++) {
                 /* It may have died between showing a record and counting it: the readers know better. */
@@ -213,8 +214,8 @@ void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t ge
 
                 if (!(__atomic_load_n(&v->header->groups_active, __ATOMIC_ACQUIRE) & (1ull << g)) || c->late)
                         continue;
-                if ((int64_t)(c->exact.released - tail) > 0)
-                        __atomic_store_n(&l->tx.tail, tail = c->exact.released, __ATOMIC_RELAXED);
+                if ((int64_t)(group_position(v, g, lane, true) - tail) > 0)
+                        __atomic_store_n(&l->tx.tail, tail = group_position(v, g, lane, true), __ATOMIC_RELAXED);
                 if (received > l->tx.messages_sent)
                         __atomic_store_n(&l->tx.messages_sent, received, __ATOMIC_RELAXED);
                 if (c->exact.bytes_received > l->tx.bytes_sent)
@@ -292,7 +293,10 @@ int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *r
                         struct layout_member *m = &v->members[i];
                         uint32_t from = pass ? LAYOUT_FREE : LAYOUT_DEAD;
 
-                        if (membership_row_state(m, &owner) != from || !membership_row_change(m, from, owner, LAYOUT_JOINING, ch->slot))
+                        /* What a dead member of a shared group held is its group's. */
+                        if (membership_row_state(m, &owner) != from ||
+                                (from == LAYOUT_DEAD && m->group != group && !shared_row_is_clean(v, i)) ||
+                                !membership_row_change(m, from, owner, LAYOUT_JOINING, ch->slot))
                                 continue;
                         FAULT_POINT("member.taken");
                         m->owner_generation = v->peers[ch->slot].generation;
@@ -321,7 +325,9 @@ void membership_leave_member(struct psyne_channel *ch, uint32_t i) {
         __atomic_fetch_and(&v->groups[m->group].members, ~(1ull << i), __ATOMIC_ACQ_REL);
         layout_fact_clear(v, LAYOUT_SCOPE_MEMBER, i);
         FAULT_POINT("member.leaving");
-        (void)membership_row_change(m, LAYOUT_ACTIVE, ch->slot, LAYOUT_FREE, ch->slot);
+        /* What it holds in a shared group is for the others to take, or for the next in this row. */
+        (void)membership_row_change(m, LAYOUT_ACTIVE, ch->slot, shared_row_is_clean(v, i) ? LAYOUT_FREE : LAYOUT_DEAD,
+                ch->slot);
 }
 
 /* ---- rings mapped here ------------------------------------------------------------------------------------------- */

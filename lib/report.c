@@ -93,6 +93,8 @@ int psyne_metrics(const struct psyne_channel *ch, struct psyne_metrics *ret) {
         for (uint32_t i = 0; i < v->n_members; i++) {
                 const struct layout_member *m = &v->members[i];
 
+                ret->messages_received += load(&m->messages_received);
+                ret->bytes_received += load(&m->bytes_received);
                 ret->receive_blocks += load(&m->receive_blocks);
                 ret->receive_blocked_ns += load(&m->receive_blocked_ns);
                 ret->wakes_received += load(&m->wakes_received);
@@ -121,8 +123,9 @@ int psyne_metrics(const struct psyne_channel *ch, struct psyne_metrics *ret) {
         /* What this process holds: a handle's hot words are its own thread's, so this may be one behind. */
         pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&ch->lock);
         for (struct psyne_consumer *c = ch->consumers; c; c = c->next)
-                ret->held += __atomic_load_n(&c->rx.hot.held, __ATOMIC_RELAXED) +
-                        __atomic_load_n(&c->held_away, __ATOMIC_RELAXED);
+                ret->held += c->is_shared ? __atomic_load_n(&c->claimed, __ATOMIC_RELAXED)
+                                          : __atomic_load_n(&c->rx.hot.held, __ATOMIC_RELAXED) +
+                                __atomic_load_n(&c->held_away, __ATOMIC_RELAXED);
         pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&ch->lock);
         ret->peer_deaths = load(&v->header->deaths);
         return 0;

@@ -16,7 +16,9 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "shm/group.h"
 #include "shm/lane.h"
+#include "shm/shared.h"
 #include "uring/park.h"
 
 /* Up to the end mark, printable ASCII only: nothing that a terminal would obey. */
@@ -218,8 +220,13 @@ static void fill_group(struct psyne_stat_group *to, struct psyne_stat_cursor *cu
         for (uint32_t j = 0; j < l->now.n_lanes; j++) {
                 const struct layout_lane *before = &l->before.lanes[j], *now = &l->now.lanes[j];
                 struct psyne_stat_cursor *c = &cursors[j];
+                struct layout_cursor place = *layout_cursor(&l->before, i, j);
 
-                fill_cursor(c, layout_cursor(&l->before, i, j), before->tx.tail, lanes[j].tail,
+                if (to->shared) { /* it has no positions of its own, they follow from its members' */
+                        place.exact.released = place.published = group_position(&l->before, i, j, true);
+                        place.exact.taken = shared_claim_position(place.claim);
+                }
+                fill_cursor(c, &place, before->tx.tail, lanes[j].tail,
                         l->now.config.ring_bytes, to->active && holds_records(lanes[j].state),
                         before->generation == now->generation && before->state == now->state);
                 to->lag_bytes += c->lag_bytes;
@@ -231,6 +238,15 @@ static void fill_group(struct psyne_stat_group *to, struct psyne_stat_cursor *cu
                 lanes[j].damaged |= c->damaged;
                 if (c->lag_bytes > lanes[j].waiting_bytes)
                         lanes[j].waiting_bytes = c->lag_bytes;
+        }
+        for (uint32_t m = 0; to->shared && m < n_members; m++) {
+                const struct layout_member *member = &l->now.members[m];
+
+                if (member->group != i)
+                        continue;
+                to->messages_received += member->messages_received;
+                to->bytes_received += member->bytes_received;
+                to->redelivered += member->redelivered;
         }
 }
 

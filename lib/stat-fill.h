@@ -16,7 +16,7 @@ struct stat_look {
         uint64_t pidns; /* ours, 0 = not known */
         uint64_t bytes_before, bytes;
         unsigned char *first, *second;  /* private memory, of so many bytes */
-        struct layout_view before, now; /* into those, validated; `before` ends with the cursors */
+        struct layout_view before, now; /* into those, validated; `before` ends with the holds */
         bool held[ENTRY_SLOTS_MAX];     /* slot by slot */
         bool anybody;
 };

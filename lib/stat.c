@@ -215,7 +215,7 @@ static int look_size(struct stat_look *l) {
         r = layout_validate(&h, (uint64_t)l->st.st_size);
         if (r < 0)
                 return r;
-        l->bytes_before = h.regions[LAYOUT_REGION_MEMBERS].offset; /* peers, lanes, groups, cursors */
+        l->bytes_before = h.regions[LAYOUT_REGION_LOANS].offset; /* peers, lanes, groups, cursors, members, holds */
         l->bytes = h.regions[LAYOUT_REGION_EVENTS].offset;
         return 0;
 }

@@ -32,12 +32,9 @@ void wake_barrier_heavy(const struct psyne_channel *ch) {
         __atomic_thread_fence(__ATOMIC_SEQ_CST); /* both sides fence: pairs with psyne_lane_sleepers() */
 }
 
-void psyne_wake_consumers(struct psyne_producer *p) {
-        const struct layout_view *v = &p->channel->view;
-        uint64_t sleepers = __atomic_load_n(&v->header->sleepers, __ATOMIC_ACQUIRE), sent = 0, elided = 0;
-
-        if (p->channel->forked)
-                return;
+/* One more sleeper of the group, not woken by us in its present sleep. Returns false if there is none. */
+static bool wake_one_of(const struct layout_view *v, uint32_t group, uint64_t sleepers, struct wake_memory *memory,
+        uint64_t *sent) {
         for (; sleepers; sleepers &= sleepers - 1) {
                 uint32_t i = (uint32_t)__builtin_ctzll(sleepers), generation;
                 struct layout_member *m;
@@ -45,6 +42,43 @@ void psyne_wake_consumers(struct psyne_producer *p) {
                 if (i >= v->n_members)
                         break;
                 m = &v->members[i];
+                if (__atomic_load_n(&m->group, __ATOMIC_ACQUIRE) != group)
+                        continue;
+                generation = __atomic_load_n(&m->sleep_generation, __ATOMIC_ACQUIRE);
+                if (memory->woken[i] == generation)
+                        continue;
+                memory->woken[i] = generation;
+                FAULT_POINT("wake.before");
+                __atomic_fetch_add(&m->event, 1, __ATOMIC_RELEASE);
+                FAULT_POINT("wake.between");
+                (void)park_wake(&m->event, 1);
+                ++*sent;
+                return true;
+        }
+        return false;
+}
+
+void psyne_wake_consumers(struct psyne_producer *p) {
+        const struct layout_view *v = &p->channel->view;
+        uint64_t sleepers = __atomic_load_n(&v->header->sleepers, __ATOMIC_ACQUIRE), sent = 0, elided = 0, shared = 0;
+
+        if (p->channel->forked)
+                return;
+        for (; sleepers; sleepers &= sleepers - 1) {
+                uint32_t i = (uint32_t)__builtin_ctzll(sleepers), generation, group;
+                struct layout_member *m;
+
+                if (i >= v->n_members)
+                        break;
+                m = &v->members[i];
+                group = __atomic_load_n(&m->group, __ATOMIC_ACQUIRE);
+                if (group < v->n_groups && v->groups[group].kind == LAYOUT_GROUP_SHARED) {
+                        /* A message is for one of them: wake one, of those that we have not woken already. */
+                        if (!(shared & (1ull << group)) && !wake_one_of(v, group, sleepers, &p->memory, &sent))
+                                elided++;
+                        shared |= 1ull << group;
+                        continue;
+                }
                 generation = __atomic_load_n(&m->sleep_generation, __ATOMIC_ACQUIRE);
                 if (p->memory.woken[i] == generation) {
                         elided++;
@@ -86,6 +120,15 @@ void wake_producers(struct psyne_consumer *c) {
                 (void)park_wake(&l->event, 1);
                 __atomic_store_n(&c->shared->wakes_sent, c->shared->wakes_sent + 1, __ATOMIC_RELAXED);
         }
+}
+
+void wake_next(struct psyne_consumer *c) {
+        const struct layout_view *v = &c->channel->view;
+        uint64_t sent = 0;
+
+        (void)wake_one_of(v, c->group, __atomic_load_n(&v->header->sleepers, __ATOMIC_ACQUIRE), &c->members, &sent);
+        if (sent)
+                __atomic_store_n(&c->shared->wakes_sent, c->shared->wakes_sent + sent, __ATOMIC_RELAXED);
 }
 
 void psyne_publish_released(struct psyne_consumer *c) {

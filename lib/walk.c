@@ -54,7 +54,8 @@ static void step_out(struct psyne_consumer *c) {
                 return;
         if (lane_rx_publish(&c->rx))
                 wake_producers(c);
-        c->held_away += c->rx.hot.held;
+        if (!c->is_shared)
+                c->held_away += c->rx.hot.held;
         lane_rx_move(&c->lanes[c->lane], &c->rx);
         walk_none(c);
 }
@@ -63,11 +64,13 @@ void walk_to(struct psyne_consumer *c, uint32_t lane) {
         if ((int32_t)lane != c->lane) {
                 step_out(c);
                 lane_rx_move(&c->rx, &c->lanes[lane]);
-                c->held_away -= c->rx.hot.held;
+                if (!c->is_shared)
+                        c->held_away -= c->rx.hot.held;
                 c->lane = (int32_t)lane;
         }
         c->turn_over = false;
-        lane_rx_limit(&c->rx, c->held_max - c->held_away);
+        if (!c->is_shared)
+                lane_rx_limit(&c->rx, c->held_max - c->held_away);
 }
 
 /* After an eighth of a ring: the next receive looks at the others first. */
@@ -101,6 +104,13 @@ static void finish_lane(struct psyne_consumer *c, uint32_t lane) {
         struct lane_rx *x = end_of(c, lane);
 
         FAULT_POINT("consumer.lane.finished");
+        group_finish(&c->channel->view, c->group, lane, c->generations[lane]);
+        if (c->is_shared) {
+                /* Others of the group may hold some of it, and die: it is over when all is released, and then whoever
+                 * did that has given its index back. */
+                membership_retire_lane(c->channel, lane, c->generations[lane], false);
+                return;
+        }
         (void)lane_rx_publish(x);
         wake_producers(c);
         c->lanes_seen = 0; /* younger ones may have waited for this one */
@@ -155,22 +165,31 @@ static enum opened open_lane(struct psyne_consumer *c, uint32_t lane, uint32_t s
                         return LANE_PENDING;
                 /* Its producer left: either nothing is in it, or its ring reaches us from a process that has it, or
                  * it is gone with the last of those. */
-                if (state == LAYOUT_DEAD || tail != __atomic_load_n(&cursor->exact.released, __ATOMIC_ACQUIRE)) {
+                if (state == LAYOUT_DEAD || tail != group_position(v, c->group, lane, true)) {
                         if (!service_lane_lost(ch, lane, generation))
                                 return LANE_PENDING;
                         sent = v->lanes[lane].tx.messages_sent - cursor->before;
+                        if (c->is_shared && group_position(v, c->group, lane, true) != v->lanes[lane].start)
+                                sent = 0; /* some of it was received, its members know how many */
                         if (sent > cursor->exact.messages_received + cursor->lost)
                                 __atomic_store_n(&cursor->lost, sent - cursor->exact.messages_received,
                                         __ATOMIC_RELAXED);
                         __atomic_store_n(&cursor->exact.taken, tail, __ATOMIC_RELAXED);
                         __atomic_store_n(&cursor->published, tail, __ATOMIC_RELAXED);
+                        __atomic_store_n(&cursor->claim, shared_claim_word(tail, 0), __ATOMIC_RELEASE);
                         __atomic_store_n(&cursor->exact.released, tail, __ATOMIC_RELEASE);
                 }
                 c->done_with[lane] = generation;
+                group_finish(v, c->group, lane, generation);
                 membership_retire_lane(ch, lane, generation, false);
                 return LANE_GONE;
         }
-        r = lane_rx_init(x, v, c->group, lane, ch->lanes[lane].segment.base, ch->lanes[lane].segment.bytes, c->held_max);
+        r = 0;
+        if (c->is_shared)
+                share_open(c, x, lane, &ch->lanes[lane].segment);
+        else
+                r = lane_rx_init(x, v, c->group, lane, ch->lanes[lane].segment.base, ch->lanes[lane].segment.bytes,
+                        c->held_max);
         if (r == 0)
                 ch->lanes[lane].readers++;
         pthread_mutex_unlock(&ch->lock);
@@ -185,14 +204,15 @@ static enum opened open_lane(struct psyne_consumer *c, uint32_t lane, uint32_t s
         return LANE_OPEN;
 }
 
-/* An end whose lane has a successor already: it was empty, and somebody else gave its index back. */
+/* An end whose lane is free or has a successor already: it was empty, and somebody else gave its index back. */
 static void close_outlived(struct psyne_consumer *c) {
         for (uint64_t left = c->open; left; left &= left - 1) {
                 uint32_t lane = (uint32_t)__builtin_ctzll(left);
 
-                if (__atomic_load_n(&c->channel->view.lanes[lane].generation, __ATOMIC_ACQUIRE) ==
-                                c->generations[lane] ||
-                        end_of(c, lane)->hot.held)
+                if ((__atomic_load_n(&c->channel->view.lanes[lane].generation, __ATOMIC_ACQUIRE) ==
+                                    c->generations[lane] &&
+                            __atomic_load_n(&c->channel->view.lanes[lane].state, __ATOMIC_ACQUIRE) != LAYOUT_FREE) ||
+                        (!c->is_shared && end_of(c, lane)->hot.held))
                         continue;
                 (void)lane_rx_publish(end_of(c, lane));
                 close_lane(c, lane);
@@ -208,6 +228,7 @@ int walk_refresh(struct psyne_consumer *c) {
 
         if (generation == c->lanes_seen && !c->pending)
                 return 0;
+        c->orphans = c->orphans || c->is_shared;
         c->lanes_seen = generation;
         close_outlived(c);
         do {
@@ -225,7 +246,9 @@ int walk_refresh(struct psyne_consumer *c) {
                                 c->finished & (1ull << i) || c->done_with[i] == generations[i])
                                 continue;
                         there |= 1ull << i;
-                        if (states[i] != LAYOUT_ACTIVE && l->order < oldest_ended)
+                        /* In a shared group one that is all claimed does not keep the younger ones, only its index. */
+                        if (states[i] != LAYOUT_ACTIVE && l->order < oldest_ended &&
+                                !(c->is_shared && share_all_claimed(c, i)))
                                 oldest_ended = l->order;
                 }
                 if (there)
@@ -262,6 +285,8 @@ int walk_refresh(struct psyne_consumer *c) {
 
 /* Is something there, for the short way or the long one? */
 static bool has_next(struct psyne_consumer *c, uint32_t lane) {
+        if (c->is_shared)
+                return share_ready(c, lane);
         return __atomic_load_n(lane_rx_next(end_of(c, lane)), PSYNE_ORDER_C) != 0;
 }
 
@@ -292,20 +317,26 @@ again:
         r = walk_refresh(c);
         if (r < 0)
                 return r;
+        if (c->orphans || c->adopted.any) {
+                r = share_adopted(c, ret);
+                if (r != 0)
+                        return r;
+        }
         for (unsigned k = 0, first = walk_first(c); k < c->n_walk; k++) {
                 uint32_t lane = c->walk[(first + k) % c->n_walk];
 
                 if (!has_next(c, lane) && !(c->ended & (1ull << lane)))
                         continue;
                 walk_to(c, lane);
-                r = lane_rx_take(&c->rx, ret);
+                r = c->is_shared ? share_take(c, ret) : lane_rx_take(&c->rx, ret);
                 if (r == -EBADMSG)
                         walk_set_aside(c); /* a header that cannot be: nothing behind it can be believed */
                 if (r != 0)
                         return r;
                 if (c->ended & (1ull << lane)) { /* seen before this look: there is nothing more to come */
                         finish_lane(c, lane);
-                        goto again;
+                        if (c->lanes_seen != __atomic_load_n(&c->channel->view.header->lanes_generation, __ATOMIC_ACQUIRE))
+                                goto again;
                 }
         }
         return 0;

@@ -16,7 +16,12 @@ uint64_t group_position(const struct layout_view *v, uint32_t group, uint32_t la
 /* Puts a group that nobody reads yet at @position: of a lane that has not begun, or @late. */
 void group_place(const struct layout_view *v, uint32_t group, uint32_t lane, uint64_t position, bool late);
 
-/* Has every group that counts released the same, all there is? @tail: the lane's, which a producer that died may have
- * left one record short. */
-bool group_all_drained(const struct layout_view *v, uint32_t lane, uint64_t tail);
+/* A reader of the group looked after the lane's producer had gone, and found nothing more. */
+void group_finish(const struct layout_view *v, uint32_t group, uint32_t lane, uint32_t generation);
+
+/*
+ * Has every group that counts released all of a lane that ended? A producer that died may have shown a record without
+ * counting it: then only a group that has seen the end has.
+ */
+bool group_all_drained(const struct layout_view *v, uint32_t lane, uint32_t generation, bool died);
 #endif

@@ -28,7 +28,7 @@
 #define LAYOUT_OBSERVERS 8u          /* participants that are neither: tools, openers without a role yet */
 #define LAYOUT_LANES_SPARE 2u        /* a restarted producer gets a fresh lane while its old one is drained */
 #define LAYOUT_NAME_MAX 64u
-#define LAYOUT_RANGES 64u            /* held ranges per member */
+#define LAYOUT_LOANS 64u             /* runs of records that a member of a shared group may hold; and records in one */
 #define LAYOUT_ERRORS 32u            /* distinct errors kept */
 #define LAYOUT_EVENTS 4096u          /* flight recorder */
 #define LAYOUT_HISTOGRAM_BYTES 20480u /* per member, allocated when it is first used */
@@ -42,8 +42,8 @@ enum layout_region_id {
         LAYOUT_REGION_GROUPS,      /* struct layout_group[n] */
         LAYOUT_REGION_CURSORS,     /* struct layout_cursor[groups][lanes] */
         LAYOUT_REGION_MEMBERS,     /* struct layout_member[n] */
-        LAYOUT_REGION_HOLDS,       /* uint64_t[members][lanes]: 0 = none, else position + 1 (shared groups) */
-        LAYOUT_REGION_RANGES,      /* struct layout_range[members][LAYOUT_RANGES] (shared groups) */
+        LAYOUT_REGION_HOLDS,       /* uint64_t[members][lanes]: 0 = none, else position with bit 0 set (shared.h) */
+        LAYOUT_REGION_LOANS,       /* struct layout_loan[members][LAYOUT_LOANS] (shared.h) */
         LAYOUT_REGION_FACTS,       /* struct layout_fact[n] */
         LAYOUT_REGION_ERRORS,      /* struct layout_error[LAYOUT_ERRORS] */
         LAYOUT_REGION_EVENTS,      /* struct layout_event[LAYOUT_EVENTS] */
@@ -221,7 +221,8 @@ struct layout_cursor {
         uint64_t lost, redelivered;
         uint64_t before;         /* messages of this index that the group has nothing to do with: sent before it was made */
         uint64_t late;           /* it joined this lane in its middle: `before` may be one off */
-        uint8_t pad1[LAYOUT_LINE - 56];
+        uint64_t finished;       /* generation of the lane whose end a reader of the group has seen */
+        uint8_t pad1[LAYOUT_LINE - 64];
 };
 
 /* ---- members ----------------------------------------------------------------------------------------------------- */
@@ -247,13 +248,18 @@ struct layout_member {
         /* Writer: the member, now and then. */
         uint64_t receive_blocks, receive_blocked_ns, wakes_received, wakes_sent, backstop_hits, redelivered;
         uint64_t damaged, oldest_hold_ns, copied;
-        uint8_t pad2[LAYOUT_LINE - 72];
+        uint64_t messages_received, bytes_received; /* as a member of a shared group */
+        uint8_t pad2[LAYOUT_LINE - 88];
 };
 
-struct layout_range { /* a run of records a member of a shared group holds (reserved) */
-        uint64_t start, end;
-        uint64_t owner;          /* member << 32 | generation, or done */
-        uint64_t lane;
+/* A run of records that a member of a shared group holds, or is about to claim. Writer: the owner; `owner` by
+ * compare-and-swap, also from who helps or adopts. */
+struct layout_loan {
+        uint64_t owner;          /* state, member, generation and a sequence number: shared.c */
+        uint64_t start, end;     /* positions */
+        uint64_t done;           /* bit per record: released, or padding */
+        uint32_t lane, n;
+        uint8_t pad[64 - 40];
 };
 
 /* ---- for people -------------------------------------------------------------------------------------------------- */
@@ -311,7 +317,8 @@ static_assert(sizeof(struct layout_member) == 3 * LAYOUT_LINE, "layout");
 static_assert(offsetof(struct layout_member, owner) == 4, "layout");
 static_assert(offsetof(struct layout_member, event) == LAYOUT_LINE, "layout");
 static_assert(offsetof(struct layout_member, receive_blocks) == 2 * LAYOUT_LINE, "layout");
-static_assert(sizeof(struct layout_range) == 32, "layout");
+static_assert(sizeof(struct layout_loan) == 64, "layout");
+static_assert(offsetof(struct layout_loan, lane) == 32, "layout");
 static_assert(sizeof(struct layout_fact) == 2 * LAYOUT_LINE, "layout");
 static_assert(offsetof(struct layout_fact, why) == 72, "layout");
 static_assert(sizeof(struct layout_error) == LAYOUT_LINE, "layout");
@@ -359,9 +366,11 @@ struct layout_view {
         struct layout_group *groups;
         struct layout_cursor *cursors; /* [group * n_lanes + lane] */
         struct layout_member *members;
+        struct layout_loan *loans;     /* [member * LAYOUT_LOANS + loan] */
+        uint64_t *holds;               /* rows of holds_stride bytes */
         struct layout_fact *facts;
         struct layout_error *errors;
-        uint32_t n_peers, n_lanes, n_groups, n_members, n_facts;
+        uint32_t n_peers, n_lanes, n_groups, n_members, n_facts, holds_stride;
         struct layout_config config;   /* a copy */
 };
 

@@ -77,7 +77,7 @@ struct psyne_consumer_opts {
         uint32_t held_max;    /* most messages held at once, default 16, at most 64 */
         const char *group;    /* NULL: the default group; in broadcast a group of its own, which ends with it */
         uint32_t from_oldest; /* a group made by this: begins with the oldest message that is still there, not with the next */
-        uint32_t reserved;
+        uint32_t prefetch;    /* shared groups: taken at a time for later receives, at most held_max; default 1 */
 };
 
 /* ---- channel ---------------------------------------------------------------------------------------------------- */

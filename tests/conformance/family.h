@@ -33,7 +33,9 @@ static inline void family_run(enum scheme scheme, int mode, side_fn a, side_fn b
         FAMILY_ONE(family, a, b, ipc_two, SCHEME_IPC_TWO, mode)
 #define FAMILY(family, a, b)                                                                                           \
         FAMILY_MODE(family, a, b, spsc)                                                                                \
-        FAMILY_MODE(family, a, b, mpsc)
+        FAMILY_MODE(family, a, b, mpsc)                                                                                \
+        FAMILY_MODE(family, a, b, spmc)                                                                                \
+        FAMILY_MODE(family, a, b, mpmc)
 
 /* The two ends of a body: open, and close with what each has to leave behind. */
 struct ends {

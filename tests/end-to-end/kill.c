@@ -716,6 +716,8 @@ static int kill_points(const char *only) {
 
                 if (!point[0] || (only && !thorough && strcmp(only, point)))
                         continue;
+                if (!strncmp(point, "group.", 6) || !strncmp(point, "shared.", 7))
+                        continue; /* other modes: kill-modes.c */
                 n++;
                 /* A survivor's own death costs seconds to wait for: by default only where nothing else leads. */
                 for (int i = 0; i < (any && !thorough ? 4 : 6); i++) {

@@ -39,13 +39,17 @@ struct fixture {
                 }                                                                                                      \
         } while (0)
 
+#ifndef FIXTURE_CONSUMERS
+#define FIXTURE_CONSUMERS 2
+#endif
+
 static inline struct layout_config fixture_config(uint64_t ring, uint64_t align) {
         return (struct layout_config){
                 .ring_bytes = ring,
                 .record_align = (uint32_t)align,
                 .mode = PSYNE_SPSC,
                 .max_producers = 1,
-                .max_consumers = 2,
+                .max_consumers = FIXTURE_CONSUMERS,
                 .name = "test",
         };
 }

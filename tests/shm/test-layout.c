@@ -166,7 +166,7 @@ Test(layout, keeps_regions_apart_for_all_limits) {
                 [LAYOUT_REGION_GROUPS] = sizeof(struct layout_group),
                 [LAYOUT_REGION_CURSORS] = sizeof(struct layout_cursor),
                 [LAYOUT_REGION_MEMBERS] = sizeof(struct layout_member),
-                [LAYOUT_REGION_RANGES] = LAYOUT_RANGES * sizeof(struct layout_range),
+                [LAYOUT_REGION_LOANS] = LAYOUT_LOANS * sizeof(struct layout_loan),
                 [LAYOUT_REGION_FACTS] = sizeof(struct layout_fact),
                 [LAYOUT_REGION_ERRORS] = sizeof(struct layout_error),
                 [LAYOUT_REGION_EVENTS] = sizeof(struct layout_event),

@@ -23,6 +23,8 @@
 const struct mode modes[] = {
         [MODE_spsc] = {.name = "spsc", .mode = PSYNE_SPSC},
         [MODE_mpsc] = {.name = "mpsc", .mode = PSYNE_MPSC, .many_producers = true},
+        [MODE_spmc] = {.name = "spmc", .mode = PSYNE_SPMC, .many_consumers = true},
+        [MODE_mpmc] = {.name = "mpmc", .mode = PSYNE_MPMC, .many_producers = true, .many_consumers = true},
         [MODE_broadcast] = {.name = "broadcast", .mode = PSYNE_BROADCAST, .many_producers = true, .many_consumers = true, .each_sees_all = true},
 };
 

@@ -31,7 +31,7 @@ struct mode {
         bool many_producers, many_consumers, each_sees_all;
 };
 extern const struct mode modes[];
-enum { MODE_spsc, MODE_mpsc, MODE_broadcast, N_MODES }; /* spmc and mpmc join here and in modes[] when they are built */
+enum { MODE_spsc, MODE_mpsc, MODE_spmc, MODE_mpmc, MODE_broadcast, N_MODES };
 
 struct world_page {
         uint32_t step; /* futex */

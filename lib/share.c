@@ -1,0 +1,277 @@
+/*
+ * A member of a shared group: what it claims, hands out, and takes over from members that are gone.
+ *
+ * A claim takes as many messages as the caller asked for or as `prefetch` says and puts them where the inlined receive
+ * looks: it hands them out one by one and stops behind the last, because "held" counts the messages of this claim
+ * there and "held_max" is their number. Releases go the long way. The token of a message says which loan it is of.
+ */
+#include "lib/internal.h"
+
+#include <errno.h>
+
+#define TOKEN_SHIFT 48 /* user addresses end below */
+
+static uint64_t token_make(const struct psyne_consumer *c, uint32_t lane, uint32_t member, uint32_t k) {
+        return (uint64_t)(uintptr_t)c | lane | (1ull | (uint64_t)k << 1 | (uint64_t)member << 7) << TOKEN_SHIFT;
+}
+
+void share_open(struct psyne_consumer *c, struct lane_rx *x, uint32_t lane, const struct segment *s) {
+        *x = (struct lane_rx){
+                .hot = {
+                        .base = s->base,
+                        .mask = s->bytes - 1,
+                        .lazy = UINT64_MAX, /* nothing is published: the claim and hold words are exact */
+                        .stride_max = s->bytes - c->channel->view.config.record_align,
+                        .align_mask = c->channel->view.config.record_align - 1,
+                        .line = &c->scratch,
+                        .waiters = &c->channel->view.header->waiters,
+                        .scattered = 1, /* releases take the long way */
+                },
+                .cursor = layout_cursor(&c->channel->view, c->group, lane),
+        };
+        x->hot.released = x->hot.published = 0;
+}
+
+static struct shared_ring ring_of(const struct psyne_consumer *c, const struct lane_rx *x, uint32_t lane) {
+        return (struct shared_ring){
+                x->hot.base, x->hot.mask, c->channel->view.config.record_align, lane, c->generations[lane]};
+}
+
+/* In the lane we stand in a claim may be half handed out; no other lane has one. */
+static bool window_is_open(const struct psyne_consumer *c) {
+        return c->lane >= 0 && c->rx.hot.held < c->rx.hot.held_max;
+}
+
+bool share_ready(struct psyne_consumer *c, uint32_t lane) {
+        struct shared_ring x;
+
+        if (window_is_open(c))
+                return (int32_t)lane == c->lane;
+        x = ring_of(c, walk_end(c, lane), lane);
+        return shared_ready(&c->channel->view, c->group, &x);
+}
+
+bool share_all_claimed(struct psyne_consumer *c, uint32_t lane) {
+        const struct lane_rx *end = walk_end(c, lane);
+        struct shared_ring x;
+
+        if (!end)
+                return false;
+        x = ring_of(c, end, lane);
+        return !shared_ready(&c->channel->view, c->group, &x);
+}
+
+/* A record of ours, or one that we walk over. 1, 0 = padding, -EBADMSG. */
+static int record_at(const struct lane_rx *x, uint64_t at, uint64_t *stride, struct psyne_msg *ret) {
+        const unsigned char *p = x->hot.base + (at & x->hot.mask);
+        const struct psyne_record *r = (const void *)p;
+        uint64_t bytes, kind;
+
+        *stride = __atomic_load_n(&r->commit, PSYNE_ORDER_C);
+        bytes = __atomic_load_n(&r->bytes, __ATOMIC_RELAXED);
+        kind = __atomic_load_n(&r->kind, __ATOMIC_RELAXED);
+        if (!*stride || *stride & x->hot.align_mask || *stride > x->hot.stride_max ||
+                bytes > *stride - PSYNE_RECORD_HEADER)
+                return error_set(-EBADMSG, "the producer wrote a damaged record header");
+        *ret = (struct psyne_msg){
+                .data = (void *)(uintptr_t)(p + PSYNE_RECORD_HEADER),
+                .len = bytes,
+                .cap = *stride - PSYNE_RECORD_HEADER,
+                .type = (uint32_t)kind,
+                .opaque = {at, at + *stride, 0},
+        };
+        return kind >> 32 == 0;
+}
+
+int share_take(struct psyne_consumer *c, struct psyne_msg *ret) {
+        struct psyne_hot_rx *h = &c->rx.hot;
+        struct shared_ring x = ring_of(c, &c->rx, (uint32_t)c->lane);
+        struct shared_claim claim;
+        uint32_t room, most;
+        uint64_t pads, stride;
+        struct psyne_msg over;
+        int r;
+
+        for (;;) {
+                while (window_is_open(c)) {
+                        if (psyne_lane_recv(h, ret))
+                                return 1;
+                        r = record_at(&c->rx, h->taken, &stride, &over);
+                        if (r != 0) /* it changed since it was claimed */
+                                return r < 0 ? r : error_set(-EBADMSG, "the producer changed a record that was sent");
+                        h->taken += stride;
+                        h->held++;
+                }
+                room = c->claimed < c->held_max ? c->held_max - c->claimed : 0;
+                most = c->want > c->prefetch ? c->want : c->prefetch;
+                if (most > room)
+                        most = room;
+                if (!most)
+                        return shared_ready(&c->channel->view, c->group, &x)
+                                ? error_set(-ENOBUFS, "%u messages are held, the limit of this consumer", c->claimed)
+                                : 0;
+                r = shared_claim(&c->self, &x, most, &claim);
+                if (claim.raised)
+                        wake_producers(c);
+                if (r <= 0)
+                        return r;
+                pads = shared_loan(&c->channel->view, c->self.member, claim.loan)->done;
+                c->claimed += claim.n - (uint32_t)__builtin_popcountll(pads);
+                h->taken = claim.start;
+                h->held = 0;
+                h->held_max = claim.n;
+                h->token = token_make(c, (uint32_t)c->lane, c->self.member, claim.loan);
+                if ((uint32_t)__builtin_popcountll(pads) == claim.n) { /* nothing but padding */
+                        h->held = claim.n;
+                        if (shared_done(&c->self, c->self.member, claim.loan, 0))
+                                wake_producers(c);
+                }
+                if (shared_ready(&c->channel->view, c->group, &x))
+                        wake_next(c);
+        }
+}
+
+/* ---- what the gone held ------------------------------------------------------------------------------------------ */
+
+static bool find_orphan(struct psyne_consumer *c) {
+        const struct layout_view *v = &c->channel->view;
+
+        for (uint32_t m = 0; m < v->n_members; m++) {
+                const struct layout_member *row = &v->members[m];
+
+                if (__atomic_load_n(&row->group, __ATOMIC_ACQUIRE) != c->group ||
+                        (m != c->self.member && __atomic_load_n(&row->state, __ATOMIC_ACQUIRE) != LAYOUT_DEAD))
+                        continue;
+                if (shared_adopt(&c->self, m, &c->adopted.loan, &c->adopted.owner)) {
+                        c->adopted.any = true;
+                        c->adopted.member = m;
+                        c->adopted.i = 0;
+                        c->adopted.at = shared_loan(v, m, c->adopted.loan)->start;
+                        return true;
+                }
+        }
+        c->orphans = false;
+        (void)shared_holds_refresh(&c->self);
+        wake_producers(c); /* a dead member's hold word may have gone */
+        return false;
+}
+
+int share_adopted(struct psyne_consumer *c, struct psyne_msg *ret) {
+        const struct layout_view *v = &c->channel->view;
+
+        while (c->adopted.any || find_orphan(c)) {
+                struct layout_loan *e = shared_loan(v, c->adopted.member, c->adopted.loan);
+                struct lane_rx *x;
+                uint64_t stride;
+                uint32_t lane;
+                int r;
+
+                /* Behind the last that is not done the loan may be over already, and its records gone. */
+                if (!shared_rest(e, c->adopted.owner, c->adopted.i)) {
+                        c->adopted.any = false;
+                        continue;
+                }
+                lane = e->lane;
+                x = lane < v->n_lanes ? walk_end(c, lane) : NULL;
+                if (!x) { /* its ring is on its way to us */
+                        c->pending = true;
+                        return 0;
+                }
+                if (c->claimed >= c->held_max)
+                        return error_set(-ENOBUFS, "%u messages are held, the limit of this consumer", c->claimed);
+                r = record_at(x, c->adopted.at, &stride, ret);
+                if (r < 0) { /* its producer destroyed it: nobody can read the rest */
+                        c->adopted.any = false;
+                        if (shared_done(&c->self, c->adopted.member, c->adopted.loan, UINT64_MAX))
+                                wake_producers(c);
+                        return r;
+                }
+                c->adopted.at += stride;
+                if (__atomic_load_n(&e->done, __ATOMIC_ACQUIRE) & (1ull << c->adopted.i++))
+                        continue;
+                ret->flags = PSYNE_MSG_REDELIVERED;
+                ret->opaque[2] = token_make(c, lane, c->adopted.member, c->adopted.loan);
+                c->claimed++;
+                return 1;
+        }
+        return 0;
+}
+
+void share_untake(struct psyne_consumer *c, const struct psyne_msg *m) {
+        if (m->flags & PSYNE_MSG_REDELIVERED) {
+                c->adopted.any = true;
+                c->adopted.i--;
+                c->adopted.at = m->opaque[0];
+                c->claimed--;
+        } else {
+                c->rx.hot.taken = m->opaque[0];
+                c->rx.hot.held--;
+        }
+}
+
+/* ---- releasing ---------------------------------------------------------------------------------------------------- */
+
+/* Which record of its loan a message is; LAYOUT_LOANS: none. */
+static uint32_t record_index(struct psyne_consumer *c, const struct lane_rx *x, uint32_t member, uint32_t k,
+        const struct psyne_msg *m, uint32_t hint) {
+        const struct layout_loan *e = shared_loan(&c->channel->view, member, k);
+        uint64_t at = e->start, stride;
+        struct psyne_msg over;
+
+        if (member == c->self.member && hint < LAYOUT_LOANS && c->self.starts[k][hint] == m->opaque[0])
+                return hint;
+        for (uint32_t i = 0; i < e->n && i < LAYOUT_LOANS; i++, at += stride) {
+                if (at == m->opaque[0])
+                        return i;
+                if (record_at(x, at, &stride, &over) < 0)
+                        break;
+        }
+        return LAYOUT_LOANS;
+}
+
+int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) {
+        struct layout_member *counters = c->shared;
+        uint64_t bytes = 0, mask = 0;
+        unsigned i, released = 0;
+        bool raised = false;
+
+        for (i = 0; i < n;) {
+                uint64_t token = m[i].opaque[2];
+                uint32_t lane = (uint32_t)(token & (LANE_HANDLE_ALIGN - 1)), index = 0;
+                uint32_t k = (uint32_t)(token >> (TOKEN_SHIFT + 1) & 63), member = (uint32_t)(token >> (TOKEN_SHIFT + 7) & 63);
+                const struct lane_rx *x = lane < c->channel->view.n_lanes ? walk_end(c, lane) : NULL;
+                unsigned first = i;
+
+                if (!x || member >= c->channel->view.n_members || token != token_make(c, lane, member, k))
+                        break;
+                /* Those of one loan that stand together are released together. */
+                for (mask = 0; i < n && m[i].opaque[2] == token; i++, index++) {
+                        index = record_index(c, x, member, k, &m[i], index);
+                        if (index >= LAYOUT_LOANS || mask & (1ull << index) ||
+                                !shared_owns(&c->self, member, k, index))
+                                break;
+                        mask |= 1ull << index;
+                        bytes += m[i].len;
+                }
+                if (!mask)
+                        break;
+                for (unsigned j = first; j < i; j++)
+                        m[j].opaque[2] = 0;
+                released += i - first;
+                c->claimed -= i - first;
+                raised |= shared_done(&c->self, member, k, mask);
+                if (raised && __atomic_load_n(&c->channel->view.lanes[lane].state, __ATOMIC_ACQUIRE) != LAYOUT_ACTIVE)
+                        membership_retire_lane(c->channel, lane, c->generations[lane], false);
+        }
+        if (released) {
+                __atomic_store_n(&counters->messages_received, counters->messages_received + released, __ATOMIC_RELAXED);
+                __atomic_store_n(&counters->bytes_received, counters->bytes_received + bytes, __ATOMIC_RELAXED);
+                /* H: every hold word that goes up is followed by a look for producers that wait. */
+                if (raised && psyne_lane_sleepers(c->rx.hot.waiters, c->rx.hot.fence))
+                        wake_producers(c);
+        }
+        if (released < n && released == i)
+                return released ? (int)released
+                                : error_set(-EINVAL, "release of a message that this consumer does not hold");
+        return (int)released;
+}
