@@ -431,6 +431,13 @@ int psyne_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
         return (int)n;
 }
 
+void consumer_untake(struct psyne_consumer *c, const struct psyne_msg *m) {
+        if (c->is_shared)
+                share_untake(c, m);
+        else
+                lane_rx_untake(&c->rx, m);
+}
+
 /*
  * Receives one message into the caller's memory and releases it: for a producer that is not trusted to leave a
  * message alone while it is read. Returns its length in bytes. -EMSGSIZE: it is longer than @cap; it was not consumed.
@@ -445,10 +452,7 @@ int psyne_recv_copy(struct psyne_consumer *c, void *buf, size_t cap, uint32_t *t
         if (r < 0)
                 return r;
         if (m.len > cap || m.len > INT32_MAX) {
-                if (c->is_shared)
-                        share_untake(c, &m);
-                else
-                        lane_rx_untake(&c->rx, &m);
+                consumer_untake(c, &m);
                 return error_set(-EMSGSIZE, "the message has %zu bytes, the memory given %zu", m.len, cap);
         }
         if (m.len)

@@ -84,8 +84,11 @@ struct psyne_producer {
         struct psyne_producer *next;
         struct psyne_endpoint endpoint;
         int64_t linger_ns;
+        enum psyne_full full;
+        enum psyne_full (*on_full)(void *ctx);
+        void *on_full_ctx;
         uint32_t busy;              /* atomic: a thread is inside a slow call */
-        bool had_reader;            /* a consumer was there at some time */
+        bool drop;                  /* the last claim found no room, and drops */
         struct wake_memory memory;
         uint64_t paced_ticks;       /* psyne_pace(): when, and what this thread had received by polling then */
         uint64_t paced_answers;
@@ -229,5 +232,6 @@ void service_after_fork_child(struct psyne_channel *ch);
 /* producer.c, consumer.c */
 extern __thread uint64_t consumer_answers __attribute__((tls_model("initial-exec"))); /* messages this thread polled for */
 void producer_after_fork_child(struct psyne_producer *p);
+void consumer_untake(struct psyne_consumer *c, const struct psyne_msg *m); /* the one just received */
 void consumer_after_fork_child(struct psyne_consumer *c);
 #endif

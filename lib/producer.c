@@ -131,8 +131,8 @@ int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_op
                 return r;
         if (channel_stop_state(ch))
                 return error_set(-ESHUTDOWN, "%s is stopped", ch->uri);
-        if (opts && (opts->wait > PSYNE_WAIT_BLOCK || opts->flags))
-                return error_set(-EINVAL, "psyne_producer_open: unknown wait strategy or flag");
+        if (opts && (opts->wait > PSYNE_WAIT_BLOCK || opts->full > PSYNE_FULL_DROP))
+                return error_set(-EINVAL, "psyne_producer_open: unknown wait strategy, or what to do when full");
 
         r = -posix_memalign(&memory, LANE_HANDLE_ALIGN, sizeof(*p));
         if (r < 0)
@@ -157,6 +157,11 @@ int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_op
                 .is_producer = true,
                 .wait = opts && opts->wait ? opts->wait : ch->wait,
         };
+        if (opts) {
+                p->full = opts->full;
+                p->on_full = opts->on_full;
+                p->on_full_ctx = opts->on_full_ctx;
+        }
         p->linger_ns = opts && opts->linger_ns ? opts->linger_ns : ch->linger_ns;
         pthread_mutex_lock(&ch->lock);
         p->tx.hot.fence = __atomic_load_n(&ch->fence, __ATOMIC_RELAXED);
@@ -313,6 +318,7 @@ static int wait_free(struct psyne_producer *p, uint64_t wanted, int64_t timeout_
 
 static int claim_locked(struct psyne_producer *p, size_t bytes, int64_t timeout_ns, struct psyne_msg *ret) {
         struct psyne_hot_tx *h = &p->tx.hot;
+        enum psyne_full full;
         uint64_t need;
         int r;
 
@@ -328,7 +334,16 @@ static int claim_locked(struct psyne_producer *p, size_t bytes, int64_t timeout_
         need = psyne_lane_stride(bytes, h->align) + h->align;
         if (h->head + need - h->tail > h->mask + 1)
                 return error_set(-EAGAIN, "this producer's own open claims leave no room");
+        if ((p->on_full || p->full > PSYNE_FULL_BLOCK) && is_free(p, h->head + need - (h->mask + 1), true) &&
+                psyne_lane_claim(h, bytes, ret))
+                return 0; /* what the reader published last said otherwise */
         count(&p->tx.shared->full_events, 1);
+        full = p->on_full ? p->on_full(p->on_full_ctx) : p->full;
+        p->drop = full == PSYNE_FULL_DROP;
+        if (p->drop)
+                count(&p->tx.shared->dropped, 1);
+        if (full == PSYNE_FULL_FAIL || p->drop)
+                return error_set(-EAGAIN, p->drop ? "no room, dropped" : "no room");
         r = wait_free(p, h->head + need - (h->mask + 1), timeout_ns, true, true);
         if (r < 0)
                 return r;
@@ -346,6 +361,7 @@ int psyne_claim_slow(struct psyne_producer *p, size_t bytes, int64_t timeout_ns,
         r = producer_enter(p);
         if (r < 0)
                 return r;
+        p->drop = false;
         r = claim_locked(p, bytes, timeout_ns, ret);
         producer_leave(p);
         return r;
@@ -479,7 +495,8 @@ int psyne_commit_n(struct psyne_producer *p, struct psyne_msg m[], unsigned n) {
         return r;
 }
 
-/* Claims, copies @bytes from @data, commits. Errors as psyne_claim(); @data stays the caller's. */
+/* Claims, copies @bytes from @data, commits. Errors as psyne_claim(); @data stays the caller's. With PSYNE_FULL_DROP a
+ * message for which there is no room is counted as dropped, and the call returns 0. */
 int psyne_send(struct psyne_producer *p, uint32_t type, const void *data, size_t bytes, int64_t timeout_ns) {
         const struct iovec v = {.iov_base = (void *)(uintptr_t)data, .iov_len = bytes};
 
@@ -501,6 +518,8 @@ int psyne_sendv(struct psyne_producer *p, uint32_t type, const struct iovec *v, 
                         return error_set(-EMSGSIZE, "psyne_sendv: the pieces' lengths overflow");
         }
         r = psyne_claim_inline(p, bytes, timeout_ns, &m);
+        if (r == -EAGAIN && p->drop)
+                return 0; /* as if it had been sent, and counted */
         if (r < 0)
                 return r;
         for (int i = 0; i < n; at += v[i].iov_len, i++)

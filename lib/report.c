@@ -113,6 +113,7 @@ int psyne_metrics(const struct psyne_channel *ch, struct psyne_metrics *ret) {
                 ret->send_blocked_ns += load(&l->send_blocked_ns);
                 ret->full_events += load(&l->full_events);
                 ret->aborted += load(&l->aborted);
+                ret->dropped += load(&l->dropped);
                 ret->copied_sends += load(&l->copied_sends);
                 ret->wakes_sent += load(&l->wakes_sent);
                 ret->wakes_received += load(&l->wakes_received);

@@ -47,6 +47,7 @@ struct psyne_metrics {
         uint64_t wakes_received;  /* waits that the kernel ended because of a wake */
         uint64_t full_events;     /* claims that found no room */
         uint64_t aborted;
+        uint64_t dropped;         /* for want of room, by producers that asked for that */
         uint64_t copied_sends;    /* psyne_send and psyne_sendv */
         uint64_t redelivered;
         uint64_t held;            /* taken and not released now */

@@ -40,6 +40,7 @@ struct psyne_producer;
 enum psyne_mode { PSYNE_MODE_DEFAULT, PSYNE_SPSC, PSYNE_MPSC, PSYNE_SPMC, PSYNE_MPMC, PSYNE_BROADCAST }; /* SPSC */
 enum psyne_wait { PSYNE_WAIT_DEFAULT, PSYNE_WAIT_HYBRID, PSYNE_WAIT_SPIN, PSYNE_WAIT_BLOCK };            /* hybrid */
 enum psyne_stop { PSYNE_DRAIN, PSYNE_ABORT };
+enum psyne_full { PSYNE_FULL_DEFAULT, PSYNE_FULL_BLOCK, PSYNE_FULL_FAIL, PSYNE_FULL_DROP }; /* block */
 enum psyne_try { PSYNE_TRY_DEFAULT, PSYNE_TRY, PSYNE_NEVER, PSYNE_REQUIRE }; /* REQUIRE fails instead of falling back */
 
 enum { /* psyne_opts.flags */
@@ -67,7 +68,10 @@ struct psyne_opts {
 struct psyne_producer_opts {
         size_t struct_size;
         enum psyne_wait wait;
-        uint32_t flags;    /* none yet */
+        enum psyne_full full; /* what a claim does that finds no room: wait, -EAGAIN at once, or the same and drop */
+        /* asked instead, each time, if not NULL: what to do this time; must not use the producer */
+        enum psyne_full (*on_full)(void *ctx);
+        void *on_full_ctx;
         int64_t linger_ns; /* close: 0 = default (1 s without progress), negative = until drained, else this long without */
 };
 
@@ -125,8 +129,19 @@ int psyne_consumer_close(struct psyne_consumer *c);
 int psyne_recv(struct psyne_consumer *c, struct psyne_msg *ret, int64_t timeout_ns);
 int psyne_recv_n(struct psyne_consumer *c, struct psyne_msg ret[], unsigned n, int64_t timeout_ns);
 int psyne_recv_copy(struct psyne_consumer *c, void *buf, size_t cap, uint32_t *type, int64_t timeout_ns);
+int psyne_recv_type(struct psyne_consumer *c, uint32_t type, struct psyne_msg *ret, int64_t timeout_ns);
+int psyne_recv_latest(struct psyne_consumer *c, struct psyne_msg *ret);
 int psyne_release(struct psyne_consumer *c, struct psyne_msg *m);
 int psyne_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n);
+
+#define PSYNE_ANY_TYPE UINT32_MAX
+struct psyne_handler {
+        uint32_t type; /* or PSYNE_ANY_TYPE */
+        int (*fn)(void *ctx, struct psyne_msg *m); /* 0 = done with it, more = keeps it, less = done, and stop */
+        void *ctx;
+};
+int psyne_dispatch(struct psyne_consumer *c, const struct psyne_handler handlers[], unsigned n, unsigned budget,
+        int64_t timeout_ns);
 
 /* ---- waiting ---------------------------------------------------------------------------------------------------- */
 struct psyne_endpoint *psyne_producer_endpoint(struct psyne_producer *p);

@@ -127,7 +127,7 @@ FAMILY(linger_while_it_moves, linger_send, linger_recv)
 /* Without a reader: as long as asked, then the number that nobody will read. */
 static int linger_alone(struct world *w) {
         const struct psyne_producer_opts opts = {.struct_size = sizeof(opts), .linger_ns = 40 * MSEC},
-                                         wrong = {.struct_size = sizeof(wrong), .flags = 1},
+                                         wrong = {.struct_size = sizeof(wrong), .full = (enum psyne_full)9},
                                          strange = {.struct_size = sizeof(strange), .wait = (enum psyne_wait)7};
         struct ends e = {0};
         int64_t before;
