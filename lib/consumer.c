@@ -487,7 +487,7 @@ int psyne_consumer_close(struct psyne_consumer *c) {
                 pthread_mutex_unlock(&ch->lock);
                 walk_leave(c);
                 FAULT_POINT("consumer.closing");
-                membership_leave_member(ch, c->index);
+                membership_leave_member(ch, c->index, c->group);
                 __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
                 membership_changed(ch);
         }

@@ -169,7 +169,7 @@ int membership_take_lane(struct psyne_channel *ch, uint32_t *ret);
 /* Gives the index of a lane that ended back, once every group has released all of it, or at once when @unread. */
 void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation, bool unread);
 int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *ret);
-void membership_leave_member(struct psyne_channel *ch, uint32_t member);
+void membership_leave_member(struct psyne_channel *ch, uint32_t member, uint32_t group);
 bool membership_has_consumers(const struct psyne_channel *ch);
 bool membership_row_change(void *row, uint32_t from, uint32_t owner, uint32_t to, uint32_t new_owner);
 uint32_t membership_row_state(const void *row, uint32_t *owner);

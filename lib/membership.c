@@ -316,13 +316,13 @@ int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *r
         return error_set(-EUSERS, "all %u consumers of %s are taken", v->n_members, ch->uri);
 }
 
-void membership_leave_member(struct psyne_channel *ch, uint32_t i) {
+void membership_leave_member(struct psyne_channel *ch, uint32_t i, uint32_t group) {
         const struct layout_view *v = &ch->view;
         struct layout_member *m = &v->members[i];
 
         __atomic_fetch_and(&v->header->sleepers, ~(1ull << i), __ATOMIC_SEQ_CST);
-        group_leave(ch, m->group); /* first: a producer that sees no reader must not see it still holding back */
-        __atomic_fetch_and(&v->groups[m->group].members, ~(1ull << i), __ATOMIC_ACQ_REL);
+        group_leave(ch, group); /* first: a producer that sees no reader must not see it still holding back */
+        __atomic_fetch_and(&v->groups[group].members, ~(1ull << i), __ATOMIC_ACQ_REL);
         layout_fact_clear(v, LAYOUT_SCOPE_MEMBER, i);
         FAULT_POINT("member.leaving");
         /* What it holds in a shared group is for the others to take, or for the next in this row. */

@@ -63,7 +63,7 @@ bool share_all_claimed(struct psyne_consumer *c, uint32_t lane) {
 
 /* A record of ours, or one that we walk over. 1, 0 = padding, -EBADMSG. */
 static int record_at(const struct lane_rx *x, uint64_t at, uint64_t *stride, struct psyne_msg *ret) {
-        const unsigned char *p = x->hot.base + (at & x->hot.mask);
+        const unsigned char *p = x->hot.base + (at & x->hot.mask & ~x->hot.align_mask); /* the loan's words are a peer's */
         const struct psyne_record *r = (const void *)p;
         uint64_t bytes, kind;
 

@@ -91,6 +91,8 @@ unsigned lane_tx_unread(const struct lane_tx *t, uint64_t position) {
         uint64_t align = t->hot.align, stride;
         unsigned n = 0;
 
+        if (position & (align - 1))
+                return 0; /* a group's place that cannot be */
         for (; position - t->hot.tail != 0 && t->hot.tail - position <= t->hot.mask + 1; position += stride) {
                 const struct psyne_record *r = psyne_lane_record(t->hot.base, position, t->hot.mask);
 
