@@ -37,7 +37,8 @@ struct cat_end {
 enum framing { FRAMING_BLOCKS, FRAMING_LINES, FRAMING_RECORDS };
 
 static struct options {
-        const char *uri;
+        const char *uri, *group;
+        bool from_oldest;
         enum framing framing;
         size_t block;
         bool listen, quiet, verbose;
@@ -315,26 +316,42 @@ static int write_messages(const struct psyne_msg *m, int n) {
         return write_all(v, k);
 }
 
+/*
+ * The end of one sender's stream says how much it was. Where there is one sender and one receiver that ends it; where
+ * there can be several senders it ends when the last that is there has gone, and what they said is added up. Receivers
+ * that share the messages, and groups that came later than the first message, have nothing to compare it with.
+ */
 static int run_receive(void) {
-        const struct psyne_consumer_opts opts = {.struct_size = sizeof(opts), .held_max = BATCH};
+        const struct psyne_consumer_opts opts = {.struct_size = sizeof(opts),
+                .held_max = BATCH,
+                .group = options.group,
+                .from_oldest = options.from_oldest};
+        struct psyne_info info = {.struct_size = sizeof(info)};
         struct psyne_consumer *c;
         struct cat_end end = {0};
-        bool ended = false;
+        unsigned n_ends = 0;
+        bool one_sender, all_of_it;
         int r, status = EXIT_SUCCESS;
 
         r = psyne_consumer_open(channel, &opts, &c);
+        if (r == 0)
+                r = psyne_info(channel, &info);
         if (r < 0)
                 return complain("%s", psyne_last_error());
+        one_sender = info.mode == PSYNE_SPSC;
+        all_of_it = (info.mode == PSYNE_SPSC || info.mode == PSYNE_MPSC) && !options.group;
         progress_start();
-        while (!ended) {
-                struct psyne_msg m[BATCH];
-                int n, data;
+        while (!n_ends || !one_sender) {
+                struct psyne_msg m[BATCH], d[BATCH];
+                int n, data = 0;
 
                 n = psyne_recv_n(c, m, BATCH, PSYNE_FOREVER);
                 if (n == -EINTR)
                         continue;
                 if (n < 0) {
-                        if (n == -EPIPE)
+                        if (n == -EPIPE && (n_ends || !all_of_it))
+                                ;
+                        else if (n == -EPIPE)
                                 status = complain("the sender died before its stream was complete");
                         else if (n == -ESHUTDOWN && interrupted)
                                 status = 128 + SIGINT;
@@ -342,15 +359,22 @@ static int run_receive(void) {
                                 status = complain("%s", psyne_last_error());
                         break;
                 }
-                for (data = 0; data < n && m[data].type != CAT_END; data++) {
+                for (int i = 0; i < n; i++) {
+                        struct cat_end one;
+
+                        if (m[i].type == CAT_END && m[i].len == sizeof(one)) {
+                                memcpy(&one, m[i].data, sizeof(one));
+                                end.messages += one.messages;
+                                end.bytes += one.bytes;
+                                end.interrupted |= one.interrupted;
+                                n_ends++;
+                                continue;
+                        }
                         progress.messages++;
-                        progress.bytes += m[data].len;
+                        progress.bytes += m[i].len;
+                        d[data++] = m[i];
                 }
-                if (data < n && m[data].len == sizeof(end)) {
-                        memcpy(&end, m[data].data, sizeof(end));
-                        ended = true;
-                }
-                r = write_messages(m, data);
+                r = write_messages(d, data);
                 (void)psyne_release_n(c, m, (unsigned)n);
                 if (r < 0) {
                         status = complain("writing standard output: %s", strerror(-r));
@@ -359,11 +383,11 @@ static int run_receive(void) {
                 progress_show(false);
         }
         progress_show(true);
-        if (ended && (end.messages != progress.messages || end.bytes != progress.bytes))
+        if (n_ends && all_of_it && (end.messages != progress.messages || end.bytes != progress.bytes))
                 status = complain("%" PRIu64 " messages and %" PRIu64 " bytes arrived, %" PRIu64 " and %" PRIu64
                                   " were sent",
                         progress.messages, progress.bytes, end.messages, end.bytes);
-        else if (ended && end.interrupted)
+        else if (n_ends && end.interrupted)
                 status = complain("the sender was interrupted; what it had sent is complete");
         say_obtained();
         (void)psyne_consumer_close(c);
@@ -379,6 +403,8 @@ static int usage(FILE *to, int status) {
               "  -b, --block SIZE    bytes per message at most when sending blocks (default 64K)\n"
               "  -L, --lines         a message per line\n"
               "  -R, --records       records with a length in front (u32, little-endian), both ways\n"
+              "  -g, --group NAME    receive in that group, which gets everything whoever else receives\n"
+              "  -f, --from WHERE    a group that is made begins with what comes 'now' (default) or the 'oldest' there is\n"
               "  -q, --quiet         no progress line, no notes\n"
               "  -v, --verbose       say what was obtained (pages, wakes, node)\n"
               "  -V, --version       print the version\n"
@@ -409,6 +435,8 @@ static int parse_size(const char *text, size_t *ret) {
 static int parse_arguments(int argc, char **argv) {
         static const struct option longs[] = {
                 {"block", required_argument, NULL, 'b'},
+                {"from", required_argument, NULL, 'f'},
+                {"group", required_argument, NULL, 'g'},
                 {"help", no_argument, NULL, 'h'},
                 {"lines", no_argument, NULL, 'L'},
                 {"listen", no_argument, NULL, 'l'},
@@ -420,13 +448,23 @@ static int parse_arguments(int argc, char **argv) {
         };
         int c;
 
-        while ((c = getopt_long(argc, argv, "b:hLlqRvV", longs, NULL)) >= 0)
+        while ((c = getopt_long(argc, argv, "b:f:g:hLlqRvV", longs, NULL)) >= 0)
                 switch (c) {
                 case 'b':
                         if (parse_size(optarg, &options.block) < 0) {
                                 complain("not a block size: '%s'", optarg);
                                 return 2;
                         }
+                        break;
+                case 'f':
+                        if (strcmp(optarg, "now") != 0 && strcmp(optarg, "oldest") != 0) {
+                                complain("--from is 'now' or 'oldest', not '%s'", optarg);
+                                return 2;
+                        }
+                        options.from_oldest = optarg[0] == 'o';
+                        break;
+                case 'g':
+                        options.group = optarg;
                         break;
                 case 'h':
                         exit(usage(stdout, EXIT_SUCCESS));
