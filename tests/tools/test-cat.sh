@@ -2,7 +2,7 @@
 # psyne-cat in every mode: what goes in comes out, once, at everybody who should get it.
 #   test-cat.sh PSYNE-CAT
 set -eu
-cat=$1
+cat=$(realpath "$1")
 work=$(mktemp -d)
 PSYNE_DIR=$(mktemp -d /dev/shm/psyne-cat-XXXXXX)
 export PSYNE_DIR LC_ALL=C
