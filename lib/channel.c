@@ -399,10 +399,7 @@ static int open_ipc(struct psyne_channel *ch, const struct uri *u, const struct 
 static void channel_free(struct psyne_channel *ch) {
         if (ch->service)
                 service_leave(ch);
-        for (unsigned i = 0; i < LAYOUT_PRODUCERS_MAX; i++) {
-                segment_deinit(&ch->lanes[i].segment);
-                segment_deinit(&ch->lanes[i].incoming);
-        }
+        membership_forget_lanes(ch, segment_deinit);
         if (ch->scheme == URI_IPC) {
                 if (ch->entry.fd >= 0 && !ch->forked) {
                         struct layout_peer *p = &ch->view.peers[ch->slot];
@@ -488,7 +485,7 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
         ch->dirfd = -1;
         ch->entry.fd = -1;
         for (unsigned i = 0; i < LAYOUT_PRODUCERS_MAX; i++)
-                ch->lanes[i].segment = ch->lanes[i].incoming = SEGMENT_NULL;
+                ch->lanes[i].segment = SEGMENT_NULL;
         snprintf(ch->name, sizeof(ch->name), "%s", u->name);
         snprintf(ch->uri, sizeof(ch->uri), "%s://%s", u->scheme == URI_MEMORY ? "memory" : "ipc", u->name);
         ch->flags = w.flags;

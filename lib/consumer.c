@@ -115,6 +115,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         c->shared = &ch->view.members[index];
         c->endpoint.wait = opts && opts->wait ? opts->wait : ch->wait;
         walk_none(c);
+        c->opened_at = __atomic_load_n(&ch->view.header->lanes_generation, __ATOMIC_ACQUIRE);
         c->is_shared = ch->view.groups[group].kind == LAYOUT_GROUP_SHARED;
         c->want = 1;
         c->prefetch = opts && opts->prefetch ? opts->prefetch : 1;

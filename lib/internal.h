@@ -32,11 +32,16 @@ struct service;
 struct channel_lane {
         struct segment segment;   /* SEGMENT_NULL = not mapped here */
         uint32_t generation;      /* of the lane index, when it was mapped */
-        unsigned readers;         /* consumers of this process that stand in it */
+        unsigned readers;         /* consumers of this process that have it open */
         bool owned;               /* a producer handle of this process writes the index's newest lane */
-        /* The index's next lane, come while a reader still stands in this one. */
-        struct segment incoming;
-        uint32_t incoming_generation;
+        struct lane_past *past;   /* the index's earlier lanes that some consumer here has not turned away from */
+};
+
+struct lane_past {
+        struct lane_past *next;
+        struct segment segment;
+        uint32_t generation;
+        unsigned readers;
 };
 
 struct psyne_channel {
@@ -133,7 +138,8 @@ struct psyne_consumer {
 
         uint32_t held_max;
         uint32_t busy;
-        bool had_producer;
+        bool had_producer;          /* since it opened, also one that came and left before it looked */
+        uint64_t opened_at;         /* lanes_generation then; lanes of a higher order joined later */
         uint64_t received_before;   /* when it last found nothing */
         bool alone;                 /* one usable CPU, at the last look: spinning would keep the producer off it */
         uint32_t backoff;           /* pauses to take when it finds nothing after a run */
@@ -174,8 +180,12 @@ bool membership_has_consumers(const struct psyne_channel *ch);
 bool membership_row_change(void *row, uint32_t from, uint32_t owner, uint32_t to, uint32_t new_owner);
 uint32_t membership_row_state(const void *row, uint32_t *owner);
 void membership_prune_lanes(struct psyne_channel *ch);  /* unmap what nobody needs any more; lock held */
-void membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct segment *s, uint32_t generation,
-        bool owned);                                    /* takes the segment over; lock held */
+/* @s becomes the index's lane here; consumers that have its predecessor open keep that until they drop it. Lock held.
+ * -ENOMEM: @s stays the caller's. */
+int membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct segment *s, uint32_t generation,
+        bool owned);
+void membership_drop_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation); /* a reader's; lock held */
+void membership_forget_lanes(struct psyne_channel *ch, void (*forget)(struct segment *)); /* all of them; lock held */
 
 /* groups.c: @name NULL = a group of one, which ends with its member. */
 int group_take(struct psyne_channel *ch, const char *name, bool shared, bool from_oldest, uint32_t *ret);
@@ -192,6 +202,7 @@ void walk_turn_over(struct psyne_consumer *c);
 bool walk_publish(struct psyne_consumer *c);            /* E for all lanes; true when one moved */
 struct lane_rx *walk_end(struct psyne_consumer *c, uint32_t lane); /* NULL: not read by this consumer */
 void walk_released(struct psyne_consumer *c, uint32_t lane); /* something of a lane it does not stand in */
+bool walk_group_is_done(struct psyne_consumer *c, uint32_t lane); /* its producer is gone, and all is released */
 void walk_leave(struct psyne_consumer *c);              /* gives every lane back */
 
 /* share.c: a member of a shared group. */

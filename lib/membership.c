@@ -337,33 +337,65 @@ void membership_prune_lanes(struct psyne_channel *ch) {
                 struct channel_lane *cl = &ch->lanes[i];
                 struct layout_lane *l = &ch->view.lanes[i];
 
-                if (cl->readers)
-                        continue;
-                if (cl->incoming.base) {
-                        segment_deinit(&cl->segment);
-                        cl->segment = cl->incoming;
-                        cl->generation = cl->incoming_generation;
-                        cl->incoming = SEGMENT_NULL;
-                }
-                if (cl->segment.base && !cl->owned &&
+                if (cl->segment.base && !cl->owned && !cl->readers &&
                         (__atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != cl->generation ||
                                 __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_FREE))
                         segment_deinit(&cl->segment);
         }
 }
 
-void membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct segment *s, uint32_t generation,
+int membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct segment *s, uint32_t generation,
         bool owned) {
         struct channel_lane *cl = &ch->lanes[lane];
 
-        segment_deinit(&cl->incoming);
-        if (cl->readers) { /* they finish the earlier one first */
-                cl->incoming = *s;
-                cl->incoming_generation = generation;
-        } else {
+        if (cl->readers) {
+                struct lane_past *past = malloc(sizeof(*past));
+
+                if (!past)
+                        return error_set(-ENOMEM, "no memory to map a lane");
+                *past = (struct lane_past){cl->past, cl->segment, cl->generation, cl->readers};
+                cl->past = past;
+                cl->readers = 0;
+        } else
                 segment_deinit(&cl->segment);
-                cl->segment = *s;
-                cl->generation = generation;
-        }
+        cl->segment = *s;
+        cl->generation = generation;
         cl->owned = owned;
+        return 0;
+}
+
+void membership_drop_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation) {
+        struct channel_lane *cl = &ch->lanes[lane];
+
+        if (cl->generation == generation && cl->readers) {
+                cl->readers--;
+                return;
+        }
+        for (struct lane_past **at = &cl->past; *at; at = &(*at)->next) {
+                struct lane_past *past = *at;
+
+                if (past->generation != generation)
+                        continue;
+                if (--past->readers == 0) {
+                        *at = past->next;
+                        segment_deinit(&past->segment);
+                        free(past);
+                }
+                return;
+        }
+}
+
+void membership_forget_lanes(struct psyne_channel *ch, void (*forget)(struct segment *)) {
+        for (uint32_t i = 0; i < LAYOUT_PRODUCERS_MAX; i++) {
+                struct lane_past *past = ch->lanes[i].past;
+
+                forget(&ch->lanes[i].segment);
+                for (ch->lanes[i].past = NULL; past;) {
+                        struct lane_past *next = past->next;
+
+                        forget(&past->segment);
+                        free(past);
+                        past = next;
+                }
+        }
 }

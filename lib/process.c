@@ -52,8 +52,7 @@ static void fork_child(void) {
                         producer_after_fork_child(p);
                 for (struct psyne_consumer *c = ch->consumers; c; c = c->next)
                         consumer_after_fork_child(c);
-                for (unsigned i = 0; i < LAYOUT_PRODUCERS_MAX; i++)
-                        segment_abandon(&ch->lanes[i].segment), segment_abandon(&ch->lanes[i].incoming);
+                membership_forget_lanes(ch, segment_abandon);
                 service_after_fork_child(ch);
                 if (ch->scheme == URI_IPC) {
                         entry_after_fork_child(&ch->entry);

@@ -96,7 +96,8 @@ static int lane_prepare(struct psyne_channel *ch, uint32_t lane, struct psyne_pr
         l->thread = (uint32_t)syscall(SYS_gettid);
         l->engine = v->peers[ch->slot].engine;
         l->flags = 0;
-        l->order = __atomic_add_fetch(&v->header->lanes_generation, 1, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&l->order, __atomic_add_fetch(&v->header->lanes_generation, 1, __ATOMIC_SEQ_CST),
+                __ATOMIC_RELEASE); /* who sees it sees that the row is not free */
         lane_facts(ch, lane, &wish, &report);
         for (uint32_t g = 0; g < v->n_groups; g++) {
                 group_place(v, g, lane, start, false);
@@ -104,9 +105,11 @@ static int lane_prepare(struct psyne_channel *ch, uint32_t lane, struct psyne_pr
         lane_tx_init(&p->tx, v, lane, s.base, start);
 
         pthread_mutex_lock(&ch->lock);
-        membership_map_lane(ch, lane, &s, l->generation, true);
+        r = membership_map_lane(ch, lane, &s, l->generation, true);
         pthread_mutex_unlock(&ch->lock);
-        return 0;
+        if (r < 0)
+                segment_deinit(&s);
+        return r;
 }
 
 /*
@@ -496,7 +499,7 @@ int psyne_commit_n(struct psyne_producer *p, struct psyne_msg m[], unsigned n) {
 }
 
 /* Claims, copies @bytes from @data, commits. Errors as psyne_claim(); @data stays the caller's. With PSYNE_FULL_DROP a
- * message for which there is no room is counted as dropped, and the call returns 0. */
+ * message for which there is no room is counted as dropped, and the call returns 0. -EINVAL while a claim is open. */
 int psyne_send(struct psyne_producer *p, uint32_t type, const void *data, size_t bytes, int64_t timeout_ns) {
         const struct iovec v = {.iov_base = (void *)(uintptr_t)data, .iov_len = bytes};
 
@@ -517,6 +520,9 @@ int psyne_sendv(struct psyne_producer *p, uint32_t type, const struct iovec *v, 
                 if (__builtin_add_overflow(bytes, v[i].iov_len, &bytes))
                         return error_set(-EMSGSIZE, "psyne_sendv: the pieces' lengths overflow");
         }
+        if (p->tx.hot.head != p->tx.hot.tail && !p->channel->forked && !channel_stop_state(p->channel)) /* before it becomes a claim that nobody can commit */
+                return error_set(-EINVAL, "messages commit in the order in which they were claimed: commit or abort "
+                        "this producer's open claims before a send");
         r = psyne_claim_inline(p, bytes, timeout_ns, &m);
         if (r == -EAGAIN && p->drop)
                 return 0; /* as if it had been sent, and counted */

@@ -195,16 +195,14 @@ static int send_hello(struct connection *k, bool reply) {
 static int send_lane(struct connection *k, uint32_t lane) {
         struct psyne_channel *ch = k->channel;
         struct hail h = hail_make(ch, HAIL_LANE);
+        const struct segment *s;
         int r = 0;
 
         pthread_mutex_lock(&ch->lock);
-        for (unsigned i = 0; i < 2; i++) {
-                const struct segment *s = i ? &ch->lanes[lane].incoming : &ch->lanes[lane].segment;
-
-                if (!s->base)
-                        continue;
+        s = &ch->lanes[lane].segment;
+        if (s->base) {
                 h.lane = lane;
-                h.lane_generation = i ? ch->lanes[lane].incoming_generation : ch->lanes[lane].generation;
+                h.lane_generation = ch->lanes[lane].generation;
                 h.bytes = s->bytes;
                 r = handover_send(k->sock, &h, sizeof(h), s->fd);
         }
@@ -320,8 +318,7 @@ static void on_lane(struct connection *k, const struct hail *h, int fd) {
         }
         l = &v->lanes[h->lane];
         pthread_mutex_lock(&ch->lock);
-        have = (ch->lanes[h->lane].segment.base && ch->lanes[h->lane].generation == h->lane_generation) ||
-                (ch->lanes[h->lane].incoming.base && ch->lanes[h->lane].incoming_generation == h->lane_generation);
+        have = ch->lanes[h->lane].segment.base && ch->lanes[h->lane].generation == h->lane_generation;
         pthread_mutex_unlock(&ch->lock);
         /* One that is free again was on its way while its reader finished it: there is nothing in it. */
         if (have || __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != h->lane_generation ||
@@ -333,12 +330,12 @@ static void on_lane(struct connection *k, const struct hail *h, int fd) {
         if (segment_import(&s, fd, v->config.ring_bytes, &id) < 0)
                 return;
         pthread_mutex_lock(&ch->lock);
-        if (ch->lanes[h->lane].owned) { /* not by a peer that keeps to the rules */
+        if (ch->lanes[h->lane].owned || /* not by a peer that keeps to the rules */
+                membership_map_lane(ch, h->lane, &s, h->lane_generation, false) < 0) {
                 pthread_mutex_unlock(&ch->lock);
                 segment_deinit(&s);
                 return;
         }
-        membership_map_lane(ch, h->lane, &s, h->lane_generation, false);
         pthread_mutex_unlock(&ch->lock);
         FAULT_POINT("service.imported");
         wake_local(ch);

@@ -8,6 +8,7 @@
 #include "lib/internal.h"
 
 #include <errno.h>
+#include <string.h>
 
 #define TOKEN_SHIFT 48 /* user addresses end below */
 
@@ -83,6 +84,14 @@ static int record_at(const struct lane_rx *x, uint64_t at, uint64_t *stride, str
         return kind >> 32 == 0;
 }
 
+/* How many of a claim's @n records to walk. Padding behind the last message is left alone: with that message's release
+ * the loan is over, and the padding is somebody's next record. */
+static uint32_t through_last_message(uint32_t n, uint64_t pads) {
+        while (n && pads & (1ull << (n - 1)))
+                n--;
+        return n;
+}
+
 int share_take(struct psyne_consumer *c, struct psyne_msg *ret) {
         struct psyne_hot_rx *h = &c->rx.hot;
         struct shared_ring x = ring_of(c, &c->rx, (uint32_t)c->lane);
@@ -119,10 +128,9 @@ int share_take(struct psyne_consumer *c, struct psyne_msg *ret) {
                 c->claimed += claim.n - (uint32_t)__builtin_popcountll(pads);
                 h->taken = claim.start;
                 h->held = 0;
-                h->held_max = claim.n;
+                h->held_max = through_last_message(claim.n, pads);
                 h->token = token_make(c, (uint32_t)c->lane, c->self.member, claim.loan);
-                if ((uint32_t)__builtin_popcountll(pads) == claim.n) { /* nothing but padding */
-                        h->held = claim.n;
+                if (!h->held_max) { /* nothing but padding */
                         if (shared_done(&c->self, c->self.member, claim.loan, 0))
                                 wake_producers(c);
                 }
@@ -147,6 +155,8 @@ static bool find_orphan(struct psyne_consumer *c) {
                         c->adopted.member = m;
                         c->adopted.i = 0;
                         c->adopted.at = shared_loan(v, m, c->adopted.loan)->start;
+                        if (m == c->self.member) /* who sat here before us knew where they start; share_adopted() learns it */
+                                memset(c->self.starts[c->adopted.loan], 0xff, sizeof(c->self.starts[0]));
                         return true;
                 }
         }
@@ -186,6 +196,8 @@ int share_adopted(struct psyne_consumer *c, struct psyne_msg *ret) {
                                 wake_producers(c);
                         return r;
                 }
+                if (c->adopted.member == c->self.member)
+                        c->self.starts[c->adopted.loan][c->adopted.i] = c->adopted.at;
                 c->adopted.at += stride;
                 if (__atomic_load_n(&e->done, __ATOMIC_ACQUIRE) & (1ull << c->adopted.i++))
                         continue;
@@ -211,19 +223,22 @@ void share_untake(struct psyne_consumer *c, const struct psyne_msg *m) {
 
 /* ---- releasing ---------------------------------------------------------------------------------------------------- */
 
-/* Which record of its loan a message is; LAYOUT_LOANS: none. */
+/* Which record of its loan a message is; LAYOUT_LOANS: none. In our own row we know where they start. */
 static uint32_t record_index(struct psyne_consumer *c, const struct lane_rx *x, uint32_t member, uint32_t k,
         const struct psyne_msg *m, uint32_t hint) {
         const struct layout_loan *e = shared_loan(&c->channel->view, member, k);
+        uint32_t n = __atomic_load_n(&e->n, __ATOMIC_RELAXED);
         uint64_t at = e->start, stride;
         struct psyne_msg over;
+        bool own = member == c->self.member;
 
-        if (member == c->self.member && hint < LAYOUT_LOANS && c->self.starts[k][hint] == m->opaque[0])
+        if (own && hint < n && hint < LAYOUT_LOANS && c->self.starts[k][hint] == m->opaque[0])
                 return hint;
-        for (uint32_t i = 0; i < e->n && i < LAYOUT_LOANS; i++, at += stride) {
-                if (at == m->opaque[0])
+        for (uint32_t i = 0; i < n && i < LAYOUT_LOANS; i++, at += stride) {
+                if ((own ? c->self.starts[k][i] : at) == m->opaque[0])
                         return i;
-                if (record_at(x, at, &stride, &over) < 0)
+                stride = 0;
+                if (!own && record_at(x, at, &stride, &over) < 0)
                         break;
         }
         return LAYOUT_LOANS;
@@ -260,8 +275,11 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
                 released += i - first;
                 c->claimed -= i - first;
                 raised |= shared_done(&c->self, member, k, mask);
-                if (raised && __atomic_load_n(&c->channel->view.lanes[lane].state, __ATOMIC_ACQUIRE) != LAYOUT_ACTIVE)
+                if (raised && __atomic_load_n(&c->channel->view.lanes[lane].state, __ATOMIC_ACQUIRE) != LAYOUT_ACTIVE) {
                         membership_retire_lane(c->channel, lane, c->generations[lane], false);
+                        if (walk_group_is_done(c, lane))
+                                membership_changed(c->channel); /* not only we walk it */
+                }
         }
         if (released) {
                 __atomic_store_n(&counters->messages_received, counters->messages_received + released, __ATOMIC_RELAXED);

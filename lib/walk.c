@@ -93,10 +93,18 @@ static void close_lane(struct psyne_consumer *c, uint32_t lane) {
         c->done_with[lane] = c->generations[lane]; /* other groups may not be */
         membership_retire_lane(ch, lane, c->generations[lane], false);
         pthread_mutex_lock(&ch->lock);
-        if (ch->lanes[lane].readers)
-                ch->lanes[lane].readers--;
+        membership_drop_lane(ch, lane, c->generations[lane]);
         membership_prune_lanes(ch);
         pthread_mutex_unlock(&ch->lock);
+}
+
+bool walk_group_is_done(struct psyne_consumer *c, uint32_t lane) {
+        const struct layout_view *v = &c->channel->view;
+        uint32_t state = __atomic_load_n(&v->lanes[lane].state, __ATOMIC_ACQUIRE);
+
+        return __atomic_load_n(&v->lanes[lane].generation, __ATOMIC_ACQUIRE) == c->generations[lane] &&
+                (state == LAYOUT_CLOSED || state == LAYOUT_DEAD) &&
+                group_drained(v, c->group, lane, c->generations[lane], state == LAYOUT_DEAD);
 }
 
 /* The end of a lane whose producer is gone: all of it is taken. What is still held may be released at any time. */
@@ -106,9 +114,12 @@ static void finish_lane(struct psyne_consumer *c, uint32_t lane) {
         FAULT_POINT("consumer.lane.finished");
         group_finish(&c->channel->view, c->group, lane, c->generations[lane]);
         if (c->is_shared) {
-                /* Others of the group may hold some of it, and die: it is over when all is released, and then whoever
-                 * did that has given its index back. */
+                /* Others of the group may hold some of it, and die: it is over when all is released. */
                 membership_retire_lane(c->channel, lane, c->generations[lane], false);
+                if (walk_group_is_done(c, lane)) { /* other groups may not be */
+                        close_lane(c, lane);
+                        c->lanes_seen = 0;
+                }
                 return;
         }
         (void)lane_rx_publish(x);
@@ -155,7 +166,6 @@ static enum opened open_lane(struct psyne_consumer *c, uint32_t lane, uint32_t s
         int r;
 
         pthread_mutex_lock(&ch->lock);
-        membership_prune_lanes(ch); /* a lane that came while its predecessor was read takes its place */
         if (!ch->lanes[lane].segment.base || ch->lanes[lane].generation != generation) {
                 struct layout_cursor *cursor = layout_cursor(v, c->group, lane);
                 uint64_t tail = __atomic_load_n(&v->lanes[lane].tx.tail, __ATOMIC_ACQUIRE), sent;
@@ -239,6 +249,9 @@ int walk_refresh(struct psyne_consumer *c) {
                 for (uint32_t i = 0; i < v->n_lanes; i++) {
                         struct layout_lane *l = &v->lanes[i];
 
+                        /* Before the state: whoever joins says JOINING first. */
+                        if (__atomic_load_n(&l->order, __ATOMIC_ACQUIRE) > c->opened_at)
+                                c->had_producer = true;
                         states[i] = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
                         generations[i] = __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE);
                         c->pending |= states[i] == LAYOUT_JOINING;
@@ -359,8 +372,7 @@ void walk_leave(struct psyne_consumer *c) {
                 uint32_t lane = (uint32_t)__builtin_ctzll(left);
 
                 (void)lane_rx_publish(&c->lanes[lane]);
-                if (ch->lanes[lane].readers)
-                        ch->lanes[lane].readers--;
+                membership_drop_lane(ch, lane, c->generations[lane]);
         }
         pthread_mutex_unlock(&ch->lock);
         wake_producers(c);

@@ -37,20 +37,24 @@ static uint64_t handed_out(const struct layout_view *v, uint32_t group, uint32_t
         return __atomic_load_n(&c->exact.taken, __ATOMIC_ACQUIRE);
 }
 
+bool group_drained(const struct layout_view *v, uint32_t group, uint32_t lane, uint32_t generation, bool died) {
+        uint64_t tail = __atomic_load_n(&v->lanes[lane].tx.tail, __ATOMIC_ACQUIRE), end;
+
+        if (died && __atomic_load_n(&layout_cursor(v, group, lane)->finished, __ATOMIC_ACQUIRE) != generation)
+                return false;
+        end = handed_out(v, group, lane);
+        return (died ? (int64_t)(end - tail) >= 0 : end == tail) && group_position(v, group, lane, true) == end;
+}
+
 bool group_all_drained(const struct layout_view *v, uint32_t lane, uint32_t generation, bool died) {
         uint64_t groups = __atomic_load_n(&v->header->groups_active, __ATOMIC_ACQUIRE);
-        uint64_t tail = __atomic_load_n(&v->lanes[lane].tx.tail, __ATOMIC_ACQUIRE);
 
         for (; groups; groups &= groups - 1) {
                 uint32_t g = (uint32_t)__builtin_ctzll(groups);
-                uint64_t end;
 
                 if (g >= v->n_groups)
                         break;
-                if (died && __atomic_load_n(&layout_cursor(v, g, lane)->finished, __ATOMIC_ACQUIRE) != generation)
-                        return false;
-                end = handed_out(v, g, lane);
-                if ((died ? (int64_t)(end - tail) < 0 : end != tail) || group_position(v, g, lane, true) != end)
+                if (!group_drained(v, g, lane, generation, died))
                         return false;
         }
         return true;

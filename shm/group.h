@@ -23,5 +23,6 @@ void group_finish(const struct layout_view *v, uint32_t group, uint32_t lane, ui
  * Has every group that counts released all of a lane that ended? A producer that died may have shown a record without
  * counting it: then only a group that has seen the end has.
  */
+bool group_drained(const struct layout_view *v, uint32_t group, uint32_t lane, uint32_t generation, bool died); /* one */
 bool group_all_drained(const struct layout_view *v, uint32_t lane, uint32_t generation, bool died);
 #endif

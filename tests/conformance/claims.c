@@ -496,3 +496,31 @@ static int null_handles(struct world *w) {
         return 0;
 }
 FAMILY(null_handles, null_handles, NULL)
+
+/* A send while a claim is open is refused before it takes anything. */
+static int send_between(struct world *w) {
+        struct ends e = {0};
+        struct psyne_msg m;
+
+        MUST_BE(world_open(w, "size=4K", &e.ch), 0);
+        MUST_BE(psyne_producer_open(e.ch, NULL, &e.p), 0);
+        MUST_BE(psyne_consumer_open(e.ch, NULL, &e.c), 0);
+        for (unsigned i = 0; i < 2; i++) {
+                MUST_BE(psyne_claim(e.p, 10, 0, &m), 0);
+                m.type = i;
+                MUST_REFUSE(psyne_send(e.p, 9, "x", 1, 0), -EINVAL);
+                MUST_BE(i ? psyne_abort(e.p, &m) : psyne_commit(e.p, &m), 0);
+                MUST_BE(psyne_send(e.p, 10 + i, "y", 1, 0), 0);
+        }
+        MUST_BE(psyne_recv(e.c, &m, 0), 0);
+        MUST_BE(m.type, 0);
+        MUST_BE(psyne_release(e.c, &m), 0);
+        for (unsigned i = 0; i < 2; i++) {
+                MUST_BE(psyne_recv(e.c, &m, 0), 0);
+                MUST_BE(m.type, 10 + i);
+                MUST_BE(psyne_release(e.c, &m), 0);
+        }
+        CLOSE(&e);
+        return 0;
+}
+FAMILY(send_between_claims, send_between, NULL)

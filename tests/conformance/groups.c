@@ -357,3 +357,32 @@ static int race_b(struct world *w) {
         return race(w, 1);
 }
 BROADCAST(same_name_together, race_a, race_b)
+
+/* Two readers of one handle; one of them has not turned away yet from a lane whose index has a new one. */
+static int lagging(struct world *w) {
+        struct psyne_consumer *lags;
+        struct ends e = {0};
+        struct psyne_msg m;
+
+        MUST_BE(world_open(w, "size=4K", &e.ch), 0);
+        MUST_BE(open_in(e.ch, "quick", false, &e.c), 0);
+        MUST_BE(open_in(e.ch, "lags", false, &lags), 0);
+        for (uint32_t n = 0; n < 8; n++) {
+                MUST_BE(psyne_producer_open(e.ch, NULL, &e.p), 0);
+                SEND(&e, n, 10);
+                MUST_BE(psyne_recv(e.c, &m, WATCHDOG_NS), 0);
+                MUST_BE(m.type, n);
+                MUST_BE(psyne_release(e.c, &m), 0);
+                MUST_BE(psyne_recv(lags, &m, WATCHDOG_NS), 0);
+                MUST_BE(m.type, n);
+                MUST_BE(psyne_release(lags, &m), 0);
+                MUST_BE(psyne_producer_close(e.p), 0);
+        }
+        e.p = NULL;
+        MUST_REFUSE(psyne_recv(lags, &m, WATCHDOG_NS), -EPIPE);
+        MUST_REFUSE(psyne_recv(e.c, &m, WATCHDOG_NS), -EPIPE);
+        MUST_BE(psyne_consumer_close(lags), 0);
+        CLOSE(&e);
+        return 0;
+}
+FAMILY(lagging_group, lagging, NULL)

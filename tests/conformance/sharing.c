@@ -310,3 +310,94 @@ static int waker(struct world *w) {
         return 0;
 }
 SHARED(sleepers, waker, sleepers)
+
+/* ---- a claim is walked no further than its last message ------------------------------------------------------------- */
+
+/* The padding behind it goes with that message's release: what is written there next is not this member's. */
+static int padding_behind(struct world *w) {
+        struct psyne_consumer *other;
+        struct psyne_msg m, x, y, z;
+        struct ends e = {0};
+
+        MUST_BE(world_open(w, "size=4K", &e.ch), 0);
+        MUST_BE(psyne_producer_open(e.ch, NULL, &e.p), 0);
+        MUST_BE(open_member(e.ch, 2, 16, PSYNE_WAIT_HYBRID, &e.c), 0);
+        MUST_BE(psyne_consumer_open(e.ch, NULL, &other), 0);
+        MUST_BE(psyne_claim(e.p, 40, 0, &x), 0);
+        MUST_BE(psyne_claim(e.p, 40, 0, &y), 0);
+        MUST_BE(psyne_claim(e.p, 40, 0, &z), 0);
+        x.type = 1;
+        z.type = 2;
+        MUST_BE(psyne_abort(e.p, &y), 0);
+        MUST_BE(psyne_commit(e.p, &x), 0);
+        MUST_BE(psyne_commit(e.p, &z), 0);
+        MUST_BE(psyne_recv(e.c, &m, WATCHDOG_NS), 0);
+        MUST_BE(m.type, 1);
+        MUST_BE(psyne_release(e.c, &m), 0);
+        for (uint32_t k = 2; k < 102; k++) { /* more than once round */
+                MUST_BE(psyne_recv(other, &m, WATCHDOG_NS), 0);
+                MUST_BE(m.type, k);
+                MUST_BE(psyne_release(other, &m), 0);
+                SEND(&e, k + 1, 40);
+        }
+        MUST_BE(psyne_recv(e.c, &m, WATCHDOG_NS), 0);
+        MUST_BE(m.type, 102);
+        MUST_BE(psyne_release(e.c, &m), 0);
+        MUST_REFUSE(psyne_recv(e.c, &m, 0), -EAGAIN);
+        MUST_BE(psyne_consumer_close(other), 0);
+        CLOSE(&e);
+        return 0;
+}
+SHARED(padding_behind, padding_behind, NULL)
+
+/* ---- a batch is released in any order -------------------------------------------------------------------------------- */
+
+static int reversed(struct world *w) {
+        struct psyne_msg m[5], r[5];
+        struct ends e = {0};
+
+        MUST_BE(world_open(w, "size=4K", &e.ch), 0);
+        MUST_BE(psyne_producer_open(e.ch, NULL, &e.p), 0);
+        MUST_BE(psyne_consumer_open(e.ch, NULL, &e.c), 0);
+        for (unsigned n = 2; n <= 5; n++) {
+                for (unsigned i = 0; i < n; i++)
+                        SEND(&e, i, 10);
+                MUST_BE(psyne_recv_n(e.c, m, n, WATCHDOG_NS), n);
+                for (unsigned i = 0; i < n; i++)
+                        r[i] = m[n - 1 - i];
+                MUST_BE(psyne_release_n(e.c, r, n), n);
+                MUST_BE(psyne_flush(e.p, WATCHDOG_NS), 0);
+                MUST_REFUSE(psyne_release(e.c, &m[0]), -EINVAL);
+        }
+        CLOSE(&e);
+        return 0;
+}
+SHARED(reversed, reversed, NULL)
+
+/* ---- a producer that came and left before a member looked ------------------------------------------------------------ */
+
+static int unseen_producer(struct world *w) {
+        struct psyne_consumer *late;
+        struct ends e = {0};
+        struct psyne_msg m;
+
+        MUST_BE(world_open(w, "size=4K", &e.ch), 0);
+        MUST_BE(psyne_consumer_open(e.ch, NULL, &e.c), 0);
+        MUST_BE(psyne_consumer_open(e.ch, NULL, &late), 0);
+        MUST_REFUSE(psyne_recv(e.c, &m, 0), -EAGAIN);
+        MUST_BE(psyne_producer_open(e.ch, NULL, &e.p), 0);
+        SEND(&e, 1, 10);
+        MUST_BE(psyne_recv(e.c, &m, WATCHDOG_NS), 0);
+        MUST_BE(psyne_release(e.c, &m), 0);
+        MUST_BE(psyne_producer_close(e.p), 0);
+        e.p = NULL;
+        MUST_REFUSE(psyne_recv(e.c, &m, WATCHDOG_NS), -EPIPE);
+        MUST_REFUSE(psyne_recv(late, &m, WATCHDOG_NS), -EPIPE);
+        MUST_BE(psyne_consumer_close(late), 0);
+        MUST_BE(psyne_consumer_open(e.ch, NULL, &late), 0); /* nobody came since */
+        MUST_REFUSE(psyne_recv(late, &m, 0), -EAGAIN);
+        MUST_BE(psyne_consumer_close(late), 0);
+        CLOSE(&e);
+        return 0;
+}
+SHARED(unseen_producer, unseen_producer, NULL)
