@@ -275,6 +275,10 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
                 released += i - first;
                 c->claimed -= i - first;
                 raised |= shared_done(&c->self, member, k, mask);
+                /* Of a row that has a new member: its hold word still counts this loan, and only it may write that. */
+                if (member != c->self.member &&
+                        __atomic_load_n(&c->channel->view.members[member].state, __ATOMIC_ACQUIRE) != LAYOUT_DEAD)
+                        membership_changed(c->channel);
                 if (raised && __atomic_load_n(&c->channel->view.lanes[lane].state, __ATOMIC_ACQUIRE) != LAYOUT_ACTIVE) {
                         membership_retire_lane(c->channel, lane, c->generations[lane], false);
                         if (walk_group_is_done(c, lane))
