@@ -301,6 +301,7 @@ static int forking(struct world *w) {
         MUST_BE(psyne_claim(e.p, 50, PSYNE_NOWAIT, &claimed), 0);
         pattern_fill(claimed.data, 50, 3);
         claimed.type = 3;
+        AWAIT(1); /* a sanitizer's allocator does not survive a fork while another thread is in it */
         pid = fork();
         MUST(pid >= 0);
         if (pid == 0) {
@@ -318,8 +319,8 @@ static int forking(struct world *w) {
         RECEIVE(&e, 2, 40);
         RECEIVE(&e, 3, 50);
         MUST_BE(METRIC(e.ch, peer_deaths), 0);
-        world_reach(w, 1);
-        AWAIT(2);
+        world_reach(w, 2);
+        AWAIT(3);
         CLOSE(&e);
         return 0;
 }
@@ -328,12 +329,13 @@ static int forking_other(struct world *w) {
         struct psyne_info info = {.struct_size = sizeof(info)};
         struct ends e = {0};
 
-        AWAIT(1);
+        world_reach(w, 1);
+        AWAIT(2);
         MUST_BE(world_open(w, NULL, &e.ch), 0);
         MUST_BE(psyne_info(e.ch, &info), 0);
         MUST_BE(info.producers, 1);
         MUST_BE(info.consumers, 1);
-        world_reach(w, 2);
+        world_reach(w, 3);
         CLOSE(&e);
         return 0;
 }
