@@ -248,7 +248,7 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
         struct layout_member *counters = c->shared;
         uint64_t bytes = 0, mask = 0;
         unsigned i, released = 0;
-        bool raised = false;
+        bool raised = false, over;
 
         for (i = 0; i < n;) {
                 uint64_t token = m[i].opaque[2];
@@ -274,12 +274,13 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
                         m[j].opaque[2] = 0;
                 released += i - first;
                 c->claimed -= i - first;
-                raised |= shared_done(&c->self, member, k, mask);
+                over = shared_done(&c->self, member, k, mask);
+                raised |= over;
                 /* Of a row that has a new member: its hold word still counts this loan, and only it may write that. */
-                if (member != c->self.member &&
+                if (over && member != c->self.member &&
                         __atomic_load_n(&c->channel->view.members[member].state, __ATOMIC_ACQUIRE) != LAYOUT_DEAD)
                         membership_changed(c->channel);
-                if (raised && __atomic_load_n(&c->channel->view.lanes[lane].state, __ATOMIC_ACQUIRE) != LAYOUT_ACTIVE) {
+                if (over && __atomic_load_n(&c->channel->view.lanes[lane].state, __ATOMIC_ACQUIRE) != LAYOUT_ACTIVE) {
                         membership_retire_lane(c->channel, lane, c->generations[lane], false);
                         if (walk_group_is_done(c, lane))
                                 membership_changed(c->channel); /* not only we walk it */

@@ -401,3 +401,30 @@ static int unseen_producer(struct world *w) {
         return 0;
 }
 SHARED(unseen_producer, unseen_producer, NULL)
+
+/* ---- a survivor releases what was held in a row that has a new member -------------------------------------------------- */
+
+static int row_reused(struct world *w) {
+        struct psyne_consumer *leaves, *joins;
+        struct ends e = {0};
+        struct psyne_msg m, x;
+
+        MUST_BE(world_open(w, "size=4K", &e.ch), 0);
+        MUST_BE(psyne_producer_open(e.ch, NULL, &e.p), 0);
+        MUST_BE(psyne_consumer_open(e.ch, NULL, &leaves), 0);
+        MUST_BE(psyne_consumer_open(e.ch, NULL, &e.c), 0);
+        SEND(&e, 1, 10);
+        MUST_BE(psyne_recv(leaves, &m, WATCHDOG_NS), 0);
+        MUST_BE(psyne_consumer_close(leaves), 0);
+        MUST_BE(psyne_recv(e.c, &m, WATCHDOG_NS), 0);
+        MUST_BE(m.flags, PSYNE_MSG_REDELIVERED);
+        MUST_BE(psyne_consumer_open(e.ch, NULL, &joins), 0);
+        MUST_REFUSE(psyne_recv(joins, &x, 0), -EAGAIN);
+        MUST_BE(psyne_release(e.c, &m), 0);
+        MUST_REFUSE(psyne_recv(joins, &x, 0), -EAGAIN); /* it looks again, and lets the room go */
+        MUST_BE(psyne_flush(e.p, WATCHDOG_NS), 0);
+        MUST_BE(psyne_consumer_close(joins), 0);
+        CLOSE(&e);
+        return 0;
+}
+SHARED(row_reused, row_reused, NULL)
