@@ -37,7 +37,7 @@ struct psyne_metrics {
         size_t struct_size;       /* in: sizeof(struct psyne_metrics) */
         uint64_t messages_sent;
         uint64_t bytes_sent;
-        uint64_t messages_received; /* released; read before messages_sent, so never larger */
+        uint64_t messages_received; /* released, by all groups; with one never more than sent */
         uint64_t bytes_received;
         uint64_t send_blocks;     /* times a send had to wait for room */
         uint64_t receive_blocks;  /* times a receive had to wait for a message */
