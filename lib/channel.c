@@ -334,7 +334,6 @@ struct open_context {
         const struct wishes *wishes;
         struct layout_config config;
         struct layout_header found;
-        bool created;
 };
 
 static int entry_init_pages(void *map, size_t size, unsigned slot, void *ctx) {
@@ -342,7 +341,7 @@ static int entry_init_pages(void *map, size_t size, unsigned slot, void *ctx) {
 
         (void)size, (void)slot;
         pages_init(map, &o->config);
-        o->created = true;
+        memcpy(&o->found, map, sizeof(o->found)); /* now: once it has its name, others may have scribbled over it */
         return 0;
 }
 
@@ -358,7 +357,6 @@ static int entry_check_pages(int fd, size_t size, void *ctx) {
                 return error_set(-EBADMSG, "the control file is damaged: it says that it is not complete");
         if (r < 0)
                 return r;
-        o->created = false;
         return (int)o->found.regions[LAYOUT_REGION_PEERS].n;
 }
 
@@ -386,9 +384,7 @@ static int open_ipc(struct psyne_channel *ch, const struct uri *u, const struct 
                 clock_ns() + OPEN_DEADLINE_NS, &ch->entry);
         if (r < 0)
                 return r;
-        /* What entry_check_pages() judged was the file of the last attempt, which is the one we are in now. */
-        if (o.created)
-                memcpy(&o.found, ch->entry.map, sizeof(o.found));
+        /* What was made or judged last is the file that we are in now; from its header's copy, never from the page. */
         ch->map = ch->entry.map;
         ch->map_bytes = ch->entry.size;
         layout_view_init(&ch->view, ch->map, &o.found);
