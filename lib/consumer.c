@@ -130,7 +130,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
 
         c->shared->held_max = held_max;
         c->shared->thread = (uint32_t)syscall(SYS_gettid);
-        c->shared->joined_ns = clock_realtime_ns();
+        c->shared->joined_ns = (uint64_t)clock_ns();
         c->shared->wait = (uint32_t)c->endpoint.wait;
         c->shared->prefetch = c->prefetch;
         c->shared->engine = park_probe(&why, &fix);

@@ -24,28 +24,10 @@
 
 enum { GROUP_ANONYMOUS = 1 }; /* layout_group.flags */
 
-/* Who has a row: slot and generation in one word, so that a row is never taken for its predecessor of the same slot. */
-static uint32_t owner_id(uint32_t slot, uint32_t generation) {
-        return slot | generation << 8;
-}
-
-static uint32_t my_id(const struct psyne_channel *ch) {
-        return owner_id(ch->slot, ch->view.peers[ch->slot].generation);
-}
-
-static bool owner_alive(const struct psyne_channel *ch, uint32_t id) {
-        uint32_t slot = id & 0xff, generation;
-
-        if (slot >= ch->view.n_peers)
-                return false;
-        generation = __atomic_load_n(&ch->view.peers[slot].generation, __ATOMIC_ACQUIRE);
-        return owner_id(slot, generation) == id && membership_alive(ch, slot, generation);
-}
-
 /* Takes a row down that is {@state, @owner}. False: somebody else did. */
 static bool row_take_down(struct psyne_channel *ch, uint32_t g, uint32_t state, uint32_t owner) {
         struct layout_group *row = &ch->view.groups[g];
-        uint32_t me = my_id(ch);
+        uint32_t me = membership_me(ch);
 
         if (!membership_row_change(row, state, owner, LAYOUT_CLOSED, me))
                 return false;
@@ -59,7 +41,7 @@ static bool row_take_down(struct psyne_channel *ch, uint32_t g, uint32_t state, 
 static void row_recover(struct psyne_channel *ch, uint32_t g) {
         uint32_t owner, state = membership_row_state(&ch->view.groups[g], &owner);
 
-        if ((state == LAYOUT_JOINING || state == LAYOUT_CLOSED) && !owner_alive(ch, owner))
+        if ((state == LAYOUT_JOINING || state == LAYOUT_CLOSED) && !membership_owner_alive(ch, owner))
                 (void)row_take_down(ch, g, state, owner);
 }
 
@@ -103,7 +85,7 @@ static bool may_make(struct psyne_channel *ch, uint32_t mine, const char *name, 
 static int find_or_make(struct psyne_channel *ch, const char *name, uint32_t kind, bool from_oldest, int64_t deadline,
         uint32_t *ret) {
         const struct layout_view *v = &ch->view;
-        uint32_t owner, free_row = UINT32_MAX, me = my_id(ch);
+        uint32_t owner, free_row = UINT32_MAX, me = membership_me(ch);
         struct layout_group *row;
         bool others = false;
 
@@ -184,12 +166,12 @@ static void retire_lanes(struct psyne_channel *ch) {
 }
 
 void group_leave(struct psyne_channel *ch, uint32_t g) {
-        if (is_of_one(&ch->view.groups[g]) && row_take_down(ch, g, LAYOUT_ACTIVE, my_id(ch)))
+        if (is_of_one(&ch->view.groups[g]) && row_take_down(ch, g, LAYOUT_ACTIVE, membership_me(ch)))
                 retire_lanes(ch);
 }
 
 void groups_of_the_dead(struct psyne_channel *ch, uint32_t slot, uint32_t generation) {
-        uint32_t id = owner_id(slot, generation), owner;
+        uint32_t id = membership_id(slot, generation), owner;
         bool any = false;
 
         for (uint32_t g = 0; g < ch->view.n_groups; g++) {

@@ -34,14 +34,13 @@ struct channel_lane {
         uint32_t generation;      /* of the lane index, when it was mapped */
         unsigned readers;         /* consumers of this process that have it open */
         bool owned;               /* a producer handle of this process writes the index's newest lane */
-        struct lane_past *past;   /* the index's earlier lanes that some consumer here has not turned away from */
+        struct lane_past *past;   /* the index's earlier lanes that some endpoint here has not turned away from */
 };
 
 struct lane_past {
         struct lane_past *next;
         struct segment segment;
-        uint32_t generation;
-        unsigned readers;
+        unsigned users;
 };
 
 struct psyne_channel {
@@ -118,6 +117,7 @@ struct psyne_consumer {
         uint8_t walk[LAYOUT_PRODUCERS_MAX];         /* the lanes to look at */
         uint32_t n_walk;
         uint64_t lanes_seen;        /* lanes_generation when the list was made */
+        bool stale;                 /* make the list again, whatever the generation says */
         bool pending;               /* a lane is there that cannot be read yet: make the list again */
         bool turn_over;             /* the others come first in the next look */
         uint32_t held_away;         /* messages held in lanes other than the one in rx. Atomic for report.c */
@@ -169,6 +169,12 @@ static inline void channel_lockp(pthread_mutex_t **m) {
 
 /* membership.c: who is in, who left, who died. */
 bool membership_alive(const struct psyne_channel *ch, uint32_t slot, uint32_t generation);
+/* Who has a row, in its word: slot and generation, so that a row is never taken for a successor's in that slot. */
+static inline uint32_t membership_id(uint32_t slot, uint32_t generation) {
+        return slot | generation << 8;
+}
+uint32_t membership_me(const struct psyne_channel *ch);
+bool membership_owner_alive(const struct psyne_channel *ch, uint32_t id);
 void membership_died(struct psyne_channel *ch, uint32_t slot, uint32_t generation);
 void membership_changed(struct psyne_channel *ch);      /* bump generations, wake everyone who may care */
 int membership_take_lane(struct psyne_channel *ch, uint32_t *ret);
@@ -180,11 +186,12 @@ bool membership_has_consumers(const struct psyne_channel *ch);
 bool membership_row_change(void *row, uint32_t from, uint32_t owner, uint32_t to, uint32_t new_owner);
 uint32_t membership_row_state(const void *row, uint32_t *owner);
 void membership_prune_lanes(struct psyne_channel *ch);  /* unmap what nobody needs any more; lock held */
-/* @s becomes the index's lane here; consumers that have its predecessor open keep that until they drop it. Lock held.
+/* @s becomes the index's lane here; endpoints that have its predecessor open keep that until they drop it. Lock held.
  * -ENOMEM: @s stays the caller's. */
 int membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct segment *s, uint32_t generation,
         bool owned);
-void membership_drop_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation); /* a reader's; lock held */
+/* The ring at @base is no longer used by a reader here, or by its @owner. Lock held. */
+void membership_drop_lane(struct psyne_channel *ch, uint32_t lane, const void *base, bool owner);
 void membership_forget_lanes(struct psyne_channel *ch, void (*forget)(struct segment *)); /* all of them; lock held */
 
 /* groups.c: @name NULL = a group of one, which ends with its member. */

@@ -31,6 +31,19 @@ bool membership_alive(const struct psyne_channel *ch, uint32_t slot, uint32_t ge
         return ch->scheme == URI_MEMORY || entry_slot_alive(&ch->entry, slot) != 0;
 }
 
+uint32_t membership_me(const struct psyne_channel *ch) {
+        return membership_id(ch->slot, ch->view.peers[ch->slot].generation);
+}
+
+bool membership_owner_alive(const struct psyne_channel *ch, uint32_t id) {
+        uint32_t slot = layout_owner_slot(id), generation;
+
+        if (slot >= ch->view.n_peers)
+                return false;
+        generation = __atomic_load_n(&ch->view.peers[slot].generation, __ATOMIC_ACQUIRE);
+        return membership_id(slot, generation) == id && membership_alive(ch, slot, generation);
+}
+
 void membership_changed(struct psyne_channel *ch) {
         __atomic_fetch_add(&ch->view.header->lanes_generation, 1, __ATOMIC_SEQ_CST);
         wake_everyone(ch);
@@ -40,7 +53,7 @@ static uint64_t row_word(uint32_t state, uint32_t owner) {
         return state | (uint64_t)owner << 32;
 }
 
-/* @row is a lane's, group's or member's first word: {state, owner}. Changes the state if row still is {from, owner}. */
+/* @row is a lane's, group's or member's first word, {state, owner}, or a participant's, {state, generation}. Changes the state if row still is {from, owner}. */
 bool membership_row_change(void *row, uint32_t from, uint32_t owner, uint32_t to, uint32_t new_owner) {
         uint64_t *word = row, old = row_word(from, owner);
 
@@ -57,7 +70,7 @@ uint32_t membership_row_state(const void *row, uint32_t *owner) {
 
 void membership_died(struct psyne_channel *ch, uint32_t slot, uint32_t generation) {
         const struct layout_view *v = &ch->view;
-        uint32_t owner, state;
+        uint32_t owner, state, id = membership_id(slot, generation);
 
         if (slot >= v->n_peers || __atomic_load_n(&v->peers[slot].generation, __ATOMIC_ACQUIRE) != generation)
                 return;
@@ -66,16 +79,13 @@ void membership_died(struct psyne_channel *ch, uint32_t slot, uint32_t generatio
                 struct layout_lane *l = &v->lanes[i];
 
                 state = membership_row_state(l, &owner);
-                if (owner != slot)
+                if (owner != id)
                         continue;
-                /* What it had committed stays readable; what it had not, never was. A row still being taken may not
-                 * say whose generation it is, but the slot's present owner is the dead one. */
-                if (state == LAYOUT_JOINING)
-                        (void)membership_row_change(l, LAYOUT_JOINING, slot, LAYOUT_FREE, slot);
-                else if (state == LAYOUT_ACTIVE && l->owner_generation == generation)
-                        (void)membership_row_change(l, LAYOUT_ACTIVE, slot, LAYOUT_DEAD, slot);
-                else if (state == LAYOUT_DAMAGED && l->owner_generation == generation)
-                        (void)membership_row_change(l, LAYOUT_DAMAGED, slot, LAYOUT_FREE, slot);
+                /* What it had committed stays readable; what it had not, never was. */
+                if (state == LAYOUT_JOINING || state == LAYOUT_DAMAGED)
+                        (void)membership_row_change(l, state, id, LAYOUT_FREE, id);
+                else if (state == LAYOUT_ACTIVE)
+                        (void)membership_row_change(l, LAYOUT_ACTIVE, id, LAYOUT_DEAD, id);
         }
         FAULT_POINT("died.between");
         groups_of_the_dead(ch, slot, generation); /* before its members: what nobody reads must not look kept for them */
@@ -83,16 +93,21 @@ void membership_died(struct psyne_channel *ch, uint32_t slot, uint32_t generatio
                 struct layout_member *m = &v->members[i];
 
                 state = membership_row_state(m, &owner);
-                if (owner != slot)
-                        continue;
-                if (state == LAYOUT_JOINING || (state == LAYOUT_ACTIVE && m->owner_generation == generation))
-                        (void)membership_row_change(m, state, slot, LAYOUT_DEAD, slot);
+                if (owner == id && (state == LAYOUT_JOINING || state == LAYOUT_ACTIVE))
+                        (void)membership_row_change(m, state, id, LAYOUT_DEAD, id);
         }
-        state = LAYOUT_ACTIVE;
-        if (__atomic_compare_exchange_n(&v->peers[slot].state, &state, LAYOUT_DEAD, false, __ATOMIC_ACQ_REL,
-                    __ATOMIC_ACQUIRE))
+        FAULT_POINT("died.after");
+        /* State and generation are one word: a survivor that was stopped in here does not bury a successor. */
+        if (membership_row_change(&v->peers[slot], LAYOUT_ACTIVE, generation, LAYOUT_DEAD, generation))
                 __atomic_fetch_add(&v->header->deaths, 1, __ATOMIC_RELAXED);
         membership_changed(ch); /* every survivor says so: the first may have died before it could */
+}
+
+/* For a sentence. */
+static uint32_t row_pid(const struct layout_view *v, uint32_t owner) {
+        uint32_t slot = layout_owner_slot(owner);
+
+        return slot < v->n_peers ? v->peers[slot].pid : 0;
 }
 
 /* ---- producers --------------------------------------------------------------------------------------------------- */
@@ -104,9 +119,7 @@ static bool producer_counts(struct psyne_channel *ch, uint32_t i, uint32_t mine)
 
         if (i == mine || (state != LAYOUT_ACTIVE && state != LAYOUT_JOINING && state != LAYOUT_DAMAGED))
                 return false;
-        if (state == LAYOUT_JOINING)
-                return owner < v->n_peers && membership_alive(ch, owner, v->peers[owner].generation);
-        return membership_alive(ch, owner, v->lanes[i].owner_generation);
+        return membership_owner_alive(ch, owner);
 }
 
 /* Modes with one producer claim the word as a whole. */
@@ -128,18 +141,15 @@ static int claim_producer_bit(struct psyne_channel *ch, uint32_t lane) {
         }
         do {
                 for (uint32_t i = 0; i < v->n_lanes; i++)
-                        if (old & (1ull << i) && producer_counts(ch, i, lane)) {
-                                uint32_t owner = v->lanes[i].owner;
-
+                        if (old & (1ull << i) && producer_counts(ch, i, lane))
                                 return error_set(-EBUSY, "%s has a producer already (pid %u), and this mode takes one",
-                                        ch->uri, owner < v->n_peers ? v->peers[owner].pid : 0);
-                        }
+                                        ch->uri, row_pid(v, v->lanes[i].owner));
                 for (uint32_t i = 0; i < v->n_lanes; i++) {
                         struct layout_lane *l = &v->lanes[i];
 
                         if (old & (1ull << i) && i != lane &&
                                 __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE)
-                                membership_died(ch, l->owner, l->owner_generation);
+                                membership_died(ch, layout_owner_slot(l->owner), l->owner_generation);
                 }
         } while (!__atomic_compare_exchange_n(word, &old, 1ull << lane, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE));
         return 0;
@@ -167,16 +177,17 @@ static bool retire_drained(struct psyne_channel *ch) {
 
 int membership_take_lane(struct psyne_channel *ch, uint32_t *ret) {
         const struct layout_view *v = &ch->view;
+        uint32_t owner, state, me = membership_me(ch);
         bool retired = false;
-        uint32_t owner;
         int r;
 
 again:
         for (uint32_t i = 0; i < v->n_lanes; i++) {
                 struct layout_lane *l = &v->lanes[i];
 
-                if (membership_row_state(l, &owner) != LAYOUT_FREE ||
-                        !membership_row_change(l, LAYOUT_FREE, owner, LAYOUT_JOINING, ch->slot))
+                state = membership_row_state(l, &owner);
+                if ((state != LAYOUT_FREE && (state != LAYOUT_JOINING || membership_owner_alive(ch, owner))) ||
+                        !membership_row_change(l, state, owner, LAYOUT_JOINING, me))
                         continue;
                 FAULT_POINT("lane.taken");
                 l->owner_generation = v->peers[ch->slot].generation;
@@ -184,7 +195,7 @@ again:
                 __atomic_fetch_and(&v->header->waiters, ~(1ull << i), __ATOMIC_SEQ_CST); /* of a dead predecessor */
                 r = claim_producer_bit(ch, i);
                 if (r < 0) {
-                        (void)membership_row_change(l, LAYOUT_JOINING, ch->slot, LAYOUT_FREE, ch->slot);
+                        (void)membership_row_change(l, LAYOUT_JOINING, me, LAYOUT_FREE, me);
                         return r;
                 }
                 FAULT_POINT("lane.claimed");
@@ -238,9 +249,7 @@ static bool member_counts(struct psyne_channel *ch, uint32_t i, uint32_t mine) {
 
         if (i == mine || (state != LAYOUT_ACTIVE && state != LAYOUT_JOINING))
                 return false;
-        if (state == LAYOUT_JOINING)
-                return owner < v->n_peers && membership_alive(ch, owner, v->peers[owner].generation);
-        return membership_alive(ch, owner, v->members[i].owner_generation);
+        return membership_owner_alive(ch, owner);
 }
 
 bool membership_has_consumers(const struct psyne_channel *ch) {
@@ -273,9 +282,9 @@ static int claim_member_bit(struct psyne_channel *ch, struct layout_group *g, ui
                                 continue;
                         if (member_counts(ch, i, member))
                                 return error_set(-EBUSY, "group \"%.64s\" of %s has a consumer already (pid %u), and takes one",
-                                        g->name, ch->uri, m->owner < v->n_peers ? v->peers[m->owner].pid : 0);
+                                        g->name, ch->uri, row_pid(v, m->owner));
                         if (i != member && __atomic_load_n(&m->state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE)
-                                membership_died(ch, m->owner, m->owner_generation);
+                                membership_died(ch, layout_owner_slot(m->owner), m->owner_generation);
                 }
         } while (!__atomic_compare_exchange_n(&g->members, &old, 1ull << member, false, __ATOMIC_SEQ_CST,
                 __ATOMIC_ACQUIRE));
@@ -284,19 +293,21 @@ static int claim_member_bit(struct psyne_channel *ch, struct layout_group *g, ui
 
 int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *ret) {
         const struct layout_view *v = &ch->view;
-        uint32_t owner;
+        uint32_t owner, state, me = membership_me(ch);
         int r;
 
         /* Rows of the dead first: what they left in the bitmap of sleepers costs every commit a look until cleared. */
         for (unsigned pass = 0; pass < 2; pass++)
                 for (uint32_t i = 0; i < v->n_members; i++) {
                         struct layout_member *m = &v->members[i];
-                        uint32_t from = pass ? LAYOUT_FREE : LAYOUT_DEAD;
 
+                        state = membership_row_state(m, &owner);
+                        if (pass ? state != LAYOUT_FREE
+                                 : state != LAYOUT_DEAD && (state != LAYOUT_JOINING || membership_owner_alive(ch, owner)))
+                                continue;
                         /* What a dead member of a shared group held is its group's. */
-                        if (membership_row_state(m, &owner) != from ||
-                                (from == LAYOUT_DEAD && m->group != group && !shared_row_is_clean(v, i)) ||
-                                !membership_row_change(m, from, owner, LAYOUT_JOINING, ch->slot))
+                        if ((!pass && m->group != group && !shared_row_is_clean(v, i)) ||
+                                !membership_row_change(m, state, owner, LAYOUT_JOINING, me))
                                 continue;
                         FAULT_POINT("member.taken");
                         m->owner_generation = v->peers[ch->slot].generation;
@@ -305,7 +316,7 @@ int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *r
                         __atomic_fetch_and(&v->header->sleepers, ~(1ull << i), __ATOMIC_SEQ_CST);
                         r = claim_member_bit(ch, &v->groups[group], i);
                         if (r < 0) {
-                                (void)membership_row_change(m, LAYOUT_JOINING, ch->slot, LAYOUT_FREE, ch->slot);
+                                (void)membership_row_change(m, LAYOUT_JOINING, me, LAYOUT_FREE, me);
                                 return r;
                         }
                         FAULT_POINT("member.claimed");
@@ -319,6 +330,7 @@ int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *r
 void membership_leave_member(struct psyne_channel *ch, uint32_t i, uint32_t group) {
         const struct layout_view *v = &ch->view;
         struct layout_member *m = &v->members[i];
+        uint32_t me = membership_me(ch);
 
         __atomic_fetch_and(&v->header->sleepers, ~(1ull << i), __ATOMIC_SEQ_CST);
         group_leave(ch, group); /* first: a producer that sees no reader must not see it still holding back */
@@ -326,8 +338,7 @@ void membership_leave_member(struct psyne_channel *ch, uint32_t i, uint32_t grou
         layout_fact_clear(v, LAYOUT_SCOPE_MEMBER, i);
         FAULT_POINT("member.leaving");
         /* What it holds in a shared group is for the others to take, or for the next in this row. */
-        (void)membership_row_change(m, LAYOUT_ACTIVE, ch->slot, shared_row_is_clean(v, i) ? LAYOUT_FREE : LAYOUT_DEAD,
-                ch->slot);
+        (void)membership_row_change(m, LAYOUT_ACTIVE, me, shared_row_is_clean(v, i) ? LAYOUT_FREE : LAYOUT_DEAD, me);
 }
 
 /* ---- rings mapped here ------------------------------------------------------------------------------------------- */
@@ -347,13 +358,14 @@ void membership_prune_lanes(struct psyne_channel *ch) {
 int membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct segment *s, uint32_t generation,
         bool owned) {
         struct channel_lane *cl = &ch->lanes[lane];
+        unsigned users = cl->readers + cl->owned;
 
-        if (cl->readers) {
+        if (users) { /* an owner among them only if somebody wrote over the lane's row */
                 struct lane_past *past = malloc(sizeof(*past));
 
                 if (!past)
                         return error_set(-ENOMEM, "no memory to map a lane");
-                *past = (struct lane_past){cl->past, cl->segment, cl->generation, cl->readers};
+                *past = (struct lane_past){cl->past, cl->segment, users};
                 cl->past = past;
                 cl->readers = 0;
         } else
@@ -364,19 +376,22 @@ int membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct se
         return 0;
 }
 
-void membership_drop_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation) {
+void membership_drop_lane(struct psyne_channel *ch, uint32_t lane, const void *base, bool owner) {
         struct channel_lane *cl = &ch->lanes[lane];
 
-        if (cl->generation == generation && cl->readers) {
-                cl->readers--;
+        if (cl->segment.base == base) {
+                if (owner)
+                        cl->owned = false;
+                else
+                        cl->readers--;
                 return;
         }
         for (struct lane_past **at = &cl->past; *at; at = &(*at)->next) {
                 struct lane_past *past = *at;
 
-                if (past->generation != generation)
+                if (past->segment.base != base)
                         continue;
-                if (--past->readers == 0) {
+                if (--past->users == 0) {
                         *at = past->next;
                         segment_deinit(&past->segment);
                         free(past);

@@ -604,7 +604,7 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                                 *at = p->next;
                                 break;
                         }
-                ch->lanes[lane].owned = false;
+                membership_drop_lane(ch, lane, p->tx.hot.base, true);
                 pthread_mutex_unlock(&ch->lock);
 
                 FAULT_POINT("producer.closing");

@@ -624,7 +624,7 @@ bool service_lane_lost(struct psyne_channel *ch, uint32_t lane, uint32_t generat
         if (!ch->service)
                 return true;
         /* While its owner's process lives, that one has the ring and will send it. */
-        if (membership_alive(ch, l->owner, l->owner_generation))
+        if (membership_owner_alive(ch, l->owner))
                 return false;
         pthread_mutex_lock(&service_lock);
         st = state_of(ch);

@@ -125,6 +125,12 @@ static bool owner_died(
         return peers[slot].dead;
 }
 
+static int32_t owner_slot(const struct stat_look *l, uint32_t owner) {
+        uint32_t slot = layout_owner_slot(owner);
+
+        return slot < l->now.n_peers ? (int32_t)slot : -1;
+}
+
 static bool holds_records(enum psyne_stat_state state) {
         return state == PSYNE_STAT_ACTIVE || state == PSYNE_STAT_CLOSED || state == PSYNE_STAT_DEAD ||
                state == PSYNE_STAT_DAMAGED;
@@ -138,7 +144,7 @@ static void fill_lane(
         *to = (struct psyne_stat_lane){
                 .state = state_of(f->state),
                 .engine = engine_of(f->engine),
-                .peer = f->owner < l->now.n_peers ? (int32_t)f->owner : -1,
+                .peer = owner_slot(l, f->owner),
                 .generation = f->generation,
                 .thread = f->thread,
                 .node = f->node < 0 || f->node > 4096 ? -1 : f->node,
@@ -164,7 +170,7 @@ static void fill_lane(
                 .wanted = f->wanted,
         };
         to->dead = to->state == PSYNE_STAT_DEAD ||
-                   (to->state == PSYNE_STAT_ACTIVE && owner_died(l, peers, f->owner, f->owner_generation));
+                   (to->state == PSYNE_STAT_ACTIVE && owner_died(l, peers, layout_owner_slot(f->owner), f->owner_generation));
         to->asleep = to->state == PSYNE_STAT_ACTIVE && !to->dead && l->now.header->waiters & (1ull << i);
         to->asleep_since_ns = to->asleep ? f->sleeping_since_ns : 0;
 }
@@ -257,7 +263,7 @@ static void fill_member(
         *to = (struct psyne_stat_member){
                 .state = state_of(m->state),
                 .engine = engine_of(m->engine),
-                .peer = m->owner < l->now.n_peers ? (int32_t)m->owner : -1,
+                .peer = owner_slot(l, m->owner),
                 .group = m->group < l->now.n_groups ? (int32_t)m->group : -1,
                 .generation = m->generation,
                 .thread = m->thread,
@@ -273,7 +279,7 @@ static void fill_member(
                 .copied = m->copied,
         };
         to->dead = to->state == PSYNE_STAT_DEAD ||
-                   (to->state == PSYNE_STAT_ACTIVE && owner_died(l, peers, m->owner, m->owner_generation));
+                   (to->state == PSYNE_STAT_ACTIVE && owner_died(l, peers, layout_owner_slot(m->owner), m->owner_generation));
         to->asleep = to->state == PSYNE_STAT_ACTIVE && !to->dead && l->now.header->sleepers & (1ull << i);
         to->asleep_since_ns = to->asleep ? m->sleeping_since_ns : 0;
 }

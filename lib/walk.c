@@ -85,15 +85,22 @@ void walk_turn_over(struct psyne_consumer *c) {
 static void close_lane(struct psyne_consumer *c, uint32_t lane) {
         struct psyne_channel *ch = c->channel;
         uint64_t bit = 1ull << lane;
+        const unsigned char *base = end_of(c, lane)->hot.base;
 
         if ((int32_t)lane == c->lane)
                 walk_none(c);
+        for (unsigned i = 0, n = c->n_walk; i < n; i++) /* it may stand in the list, until that is made anew */
+                if (c->walk[i] == lane) {
+                        memmove(&c->walk[i], &c->walk[i + 1], n - i - 1);
+                        c->n_walk--;
+                        break;
+                }
         c->open &= ~bit;
         c->finished &= ~bit;
         c->done_with[lane] = c->generations[lane]; /* other groups may not be */
         membership_retire_lane(ch, lane, c->generations[lane], false);
         pthread_mutex_lock(&ch->lock);
-        membership_drop_lane(ch, lane, c->generations[lane]);
+        membership_drop_lane(ch, lane, base, false);
         membership_prune_lanes(ch);
         pthread_mutex_unlock(&ch->lock);
 }
@@ -118,13 +125,13 @@ static void finish_lane(struct psyne_consumer *c, uint32_t lane) {
                 membership_retire_lane(c->channel, lane, c->generations[lane], false);
                 if (walk_group_is_done(c, lane)) { /* other groups may not be */
                         close_lane(c, lane);
-                        c->lanes_seen = 0;
+                        c->stale = true;
                 }
                 return;
         }
         (void)lane_rx_publish(x);
         wake_producers(c);
-        c->lanes_seen = 0; /* younger ones may have waited for this one */
+        c->stale = true; /* younger ones may have waited for this one */
         if (!x->hot.held) {
                 close_lane(c, lane);
                 return;
@@ -152,7 +159,7 @@ static void walk_set_aside(struct psyne_consumer *c) {
         __atomic_compare_exchange_n(&l->state, &active, LAYOUT_DAMAGED, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
         step_out(c);
         c->finished |= 1ull << lane; /* never looked at again; what is held of it may be released */
-        c->lanes_seen = 0;
+        c->stale = true;
         wake_everyone(c->channel);
 }
 
@@ -236,13 +243,13 @@ int walk_refresh(struct psyne_consumer *c) {
         uint64_t there;
         bool again;
 
-        if (generation == c->lanes_seen && !c->pending)
+        if (generation == c->lanes_seen && !c->pending && !c->stale)
                 return 0;
         c->orphans = c->orphans || c->is_shared;
         c->lanes_seen = generation;
         close_outlived(c);
         do {
-                again = c->pending = false;
+                again = c->pending = c->stale = false;
                 c->n_walk = 0;
                 c->ended = there = 0;
                 oldest_ended = UINT64_MAX;
@@ -277,7 +284,7 @@ int walk_refresh(struct psyne_consumer *c) {
                         if (!(c->open & (1ull << i)))
                                 o = open_lane(c, i, states[i], generations[i]);
                         if (o == LANE_DAMAGED) {
-                                c->lanes_seen = 0;
+                                c->stale = true;
                                 return error_set(-EBADMSG,
                                         "this group's place in a lane of %s is damaged; it was set aside",
                                         c->channel->uri);
@@ -348,7 +355,8 @@ again:
                         return r;
                 if (c->ended & (1ull << lane)) { /* seen before this look: there is nothing more to come */
                         finish_lane(c, lane);
-                        if (c->lanes_seen != __atomic_load_n(&c->channel->view.header->lanes_generation, __ATOMIC_ACQUIRE))
+                        if (c->stale ||
+                                c->lanes_seen != __atomic_load_n(&c->channel->view.header->lanes_generation, __ATOMIC_ACQUIRE))
                                 goto again;
                 }
         }
@@ -372,7 +380,7 @@ void walk_leave(struct psyne_consumer *c) {
                 uint32_t lane = (uint32_t)__builtin_ctzll(left);
 
                 (void)lane_rx_publish(&c->lanes[lane]);
-                membership_drop_lane(ch, lane, c->generations[lane]);
+                membership_drop_lane(ch, lane, c->lanes[lane].hot.base, false);
         }
         pthread_mutex_unlock(&ch->lock);
         wake_producers(c);

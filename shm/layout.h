@@ -131,7 +131,7 @@ enum layout_state {
 
 /* One process's handle on the channel. Alive = the OFD lock on its slot's byte is held (entry.h). Writer: the owner. */
 struct layout_peer {
-        uint32_t state;          /* enum layout_state */
+        uint32_t state;          /* enum layout_state; with generation: one 8-byte word, others change it by compare-and-swap */
         uint32_t generation;     /* bumped by each new owner of the slot */
         uint32_t pid, uid;
         uint64_t start_time;     /* ticks after boot */
@@ -149,8 +149,8 @@ enum { LAYOUT_CAN_MEMBARRIER = 1, LAYOUT_CAN_SERVE = 2 /* has a service socket *
 struct layout_lane {
         /* Writer: the producer while JOINING; `state` also by who finds it dead (CAS). */
         uint32_t state;          /* with owner: one 8-byte word, changed by compare-and-swap */
-        uint32_t owner;          /* peer slot */
-        uint32_t owner_generation;
+        uint32_t owner;          /* peer slot | its generation << 8 */
+        uint32_t owner_generation; /* all of it */
         uint32_t generation;     /* of this index */
         uint64_t ring_bytes;
         uint64_t start;          /* position of its first record */
@@ -229,13 +229,13 @@ struct layout_cursor {
 
 struct layout_member {
         uint32_t state;          /* with owner: one 8-byte word, changed by compare-and-swap */
-        uint32_t owner;          /* peer slot */
-        uint32_t owner_generation;
+        uint32_t owner;          /* peer slot | its generation << 8 */
+        uint32_t owner_generation; /* all of it */
         uint32_t generation;
         uint32_t group;
         uint32_t held_max, prefetch;
         uint32_t thread;
-        uint64_t joined_ns;
+        uint64_t joined_ns;      /* CLOCK_MONOTONIC */
         uint8_t pad0[LAYOUT_LINE - 40];
 
         /* event: wakers (RMW); the rest: the member. */
@@ -348,6 +348,11 @@ void layout_publish(struct layout_header *h);
 /* Checks a header that someone else wrote, copied out of the file, against the file's size. 0; -EPROTO: another
  * version or byte order; -EBADMSG: nonsense; -EAGAIN: not published yet. Records the sentence. */
 int layout_validate(const struct layout_header *h, uint64_t file_bytes);
+
+/* A lane's, group's or member's owner word names a slot and which of its users. */
+static inline uint32_t layout_owner_slot(uint32_t owner) {
+        return owner & 0xff;
+}
 
 static inline void *layout_at(void *map, enum layout_region_id id, uint32_t i) {
         const struct layout_region *r = &((struct layout_header *)map)->regions[id];
