@@ -10,7 +10,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "shm/group.h"
+
 #define HELD_DEFAULT 16u
+#define EJECT_DEFAULT_NS 1000000000ll
 #define BACKSTOP_NS 30000000000ll /* a lone reader: it has one waker, whose death wakes it too */
 #define FENCE_NAP_NS 1000000ll    /* between looks until every peer knows that we cannot call membarrier */
 #define RUN_BEFORE_BACKOFF 4u     /* messages taken in a row: a stream, not a conversation */
@@ -44,6 +47,7 @@ static void count(uint64_t *counter, uint64_t n) {
 /* The group that is asked for, made if need be. */
 static int consumer_group(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, uint32_t *ret) {
         const char *name = opts ? opts->group : NULL;
+        struct group_wish wish;
 
         if (name && strnlen(name, LAYOUT_NAME_MAX + 1) > LAYOUT_NAME_MAX)
                 return error_set(-ENAMETOOLONG, "a group's name has at most %u characters", LAYOUT_NAME_MAX);
@@ -51,8 +55,19 @@ static int consumer_group(struct psyne_channel *ch, const struct psyne_consumer_
                 return error_set(-EINVAL, "a group's name is made of A-Z a-z 0-9 . _ - and does not start with a dot");
         if (!name && ch->view.config.mode != PSYNE_BROADCAST)
                 name = GROUP_DEFAULT;
-        return group_take(ch, name, ch->view.config.mode == PSYNE_SPMC || ch->view.config.mode == PSYNE_MPMC,
-                opts && opts->from_oldest, ret);
+        wish = (struct group_wish){
+                .name = name,
+                .shared = ch->view.config.mode == PSYNE_SPMC || ch->view.config.mode == PSYNE_MPMC,
+                .from_oldest = opts && opts->from_oldest,
+                .behind = opts ? opts->behind : PSYNE_BEHIND_DEFAULT,
+                .eject_ns = opts && opts->eject_ns ? opts->eject_ns : EJECT_DEFAULT_NS,
+        };
+        if (wish.behind > PSYNE_BEHIND_EJECTED || wish.eject_ns < 0)
+                return error_set(-EINVAL, "psyne_consumer_open: behind is one of enum psyne_behind, eject_ns not negative");
+        if (wish.shared && wish.behind > PSYNE_BEHIND_BLOCKS)
+                return error_set(-EINVAL,
+                        "a group that several consumers share holds messages in place: producers wait for it");
+        return group_take(ch, &wish, ret);
 }
 
 /*
@@ -95,13 +110,19 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
                 return error_set(-ENOMEM, "no memory for a consumer");
         }
         prepared = park_prepare(); /* now: a wait allocates nothing. Where it fails this thread waits by futex(2) */
+        c->channel = ch;
+        c->held_max = held_max;
         r = consumer_group(ch, opts, &group);
         if (r == 0) {
-                r = membership_take_member(ch, group, &index);
+                if (group_copies(&ch->view, group))
+                        r = behind_open(c);
+                if (r == 0)
+                        r = membership_take_member(ch, group, &index);
                 if (r < 0)
-                        group_leave(ch, group);
+                        group_leave(ch, group, false);
         }
         if (r < 0) {
+                behind_close(c);
                 free(c->lanes);
                 free(c->self.starts);
                 free(c);
@@ -110,7 +131,6 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         c->channel = channel_ref(ch);
         c->index = index;
         c->group = group;
-        c->held_max = held_max;
         c->alone = process_cpus() < 2;
         c->shared = &ch->view.members[index];
         c->endpoint.wait = opts && opts->wait ? opts->wait : ch->wait;
@@ -156,8 +176,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         return 0;
 }
 
-/* One full look. 0 = *ret is a message; -EAGAIN nothing; -EPIPE, -ESHUTDOWN, -EBADMSG, -ENOBUFS. */
-static int consumer_look(struct psyne_consumer *c, struct psyne_msg *ret) {
+static int look(struct psyne_consumer *c, struct psyne_msg *ret) {
         struct psyne_channel *ch = c->channel;
         uint32_t stop = channel_stop_state(ch); /* before the look: what came before the stop is found */
         int r = walk_take(c, ret);
@@ -178,6 +197,16 @@ static int consumer_look(struct psyne_consumer *c, struct psyne_msg *ret) {
         if (!c->n_walk && !c->pending && c->had_producer)
                 return error_set(-EPIPE, "no producer is left on %s, and all it sent was received", ch->uri);
         return -EAGAIN;
+}
+
+/* One full look. 0 = *ret is a message; -EAGAIN nothing; -EPIPE, -ESHUTDOWN, -EBADMSG, -ENOBUFS, -ECONNABORTED. What was
+ * missed and not told yet comes with the next message, or with the end. */
+static int consumer_look(struct psyne_consumer *c, struct psyne_msg *ret) {
+        int r = look(c, ret);
+
+        if (!c->copies || r == 0 || r == -EAGAIN || r == -ENOBUFS)
+                return r;
+        return r == -ECONNABORTED ? behind_ejected(c, ret) : behind_told(c, ret, r);
 }
 
 /* Polls. 0 = *ret is a message, -EAGAIN = an event came, or it no longer pays. */
@@ -306,7 +335,7 @@ static bool poll_lanes(struct psyne_consumer *c, struct psyne_msg *ret) {
 static bool poll_recv(struct psyne_consumer *c, struct psyne_msg *ret) {
         uint64_t received, run;
 
-        if (c->n_walk != 1 || c->turn_over || c->is_shared)
+        if (c->n_walk != 1 || c->turn_over || c->is_shared || c->copies)
                 return poll_lanes(c, ret);
         received = c->rx.hot.messages + c->rx.hot.held;
         run = received - c->received_before;
@@ -363,6 +392,8 @@ int psyne_release_slow(struct psyne_consumer *c, struct psyne_msg *m) {
         if (c->is_shared) {
                 r = share_release_n(c, m, 1);
                 r = r < 0 ? r : 0;
+        } else if (c->copies) {
+                r = behind_release(c, m);
         } else if (x && x != &c->rx) {
                 r = lane_rx_release(x, m);
                 if (r == 0) {
@@ -397,7 +428,9 @@ int psyne_recv_n(struct psyne_consumer *c, struct psyne_msg ret[], unsigned n, i
         c->want = 1;
         if (r < 0)
                 return r;
-        return 1 + (int)lane_rx_take_n(&c->rx, &ret[1], n - 1);
+        for (got = 1; c->copies && got < n && walk_take(c, &ret[got]) == 1;)
+                got++;
+        return (int)got + (int)lane_rx_take_n(&c->rx, &ret[got], n - got);
 }
 
 /* Releases @n messages; those given in the order of their receipt cost one store together. Returns how many were
@@ -435,6 +468,8 @@ int psyne_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
 void consumer_untake(struct psyne_consumer *c, const struct psyne_msg *m) {
         if (c->is_shared)
                 share_untake(c, m);
+        else if (c->copies)
+                behind_untake(c, m);
         else
                 lane_rx_untake(&c->rx, m);
 }
@@ -492,6 +527,7 @@ int psyne_consumer_close(struct psyne_consumer *c) {
                 __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
                 membership_changed(ch);
         }
+        behind_close(c);
         free(c->self.starts);
         free(c->lanes);
         free(c);

@@ -30,7 +30,7 @@ static int wrong_type(struct psyne_consumer *c, const struct psyne_msg *m, const
  */
 int psyne_recv_type(struct psyne_consumer *c, uint32_t type, struct psyne_msg *ret, int64_t timeout_ns) {
         char wanted[40];
-        struct psyne_msg m;
+        struct psyne_msg m = {0};
         int r;
 
         r = check(c, "psyne_recv_type");
@@ -39,8 +39,10 @@ int psyne_recv_type(struct psyne_consumer *c, uint32_t type, struct psyne_msg *r
         if (!ret)
                 return error_set(-EINVAL, "psyne_recv_type: no message");
         r = psyne_recv_inline(c, &m, timeout_ns);
-        if (r < 0)
+        if (r < 0) {
+                ret->lost = m.lost; /* an end may say what was missed before it */
                 return r;
+        }
         if (m.type != type) {
                 snprintf(wanted, sizeof(wanted), "type %u was asked for", type);
                 return wrong_type(c, &m, wanted);
@@ -57,7 +59,7 @@ int psyne_recv_type(struct psyne_consumer *c, uint32_t type, struct psyne_msg *r
  */
 int psyne_recv_latest(struct psyne_consumer *c, struct psyne_msg *ret) {
         struct psyne_msg newest, next;
-        uint64_t skipped = 0, most;
+        uint64_t skipped = 0, lost, most;
         int r;
 
         r = check(c, "psyne_recv_latest");
@@ -66,8 +68,12 @@ int psyne_recv_latest(struct psyne_consumer *c, struct psyne_msg *ret) {
         if (!ret)
                 return error_set(-EINVAL, "psyne_recv_latest: no message");
         r = psyne_recv_inline(c, &newest, PSYNE_NOWAIT);
-        if (r < 0)
+        if (r < 0) {
+                if (c->copies)
+                        ret->lost = newest.lost;
                 return r;
+        }
+        lost = newest.lost;
         /* A producer that goes on sending must not keep us here: what was there when we came is at most this. */
         most = (uint64_t)c->channel->view.n_lanes * c->channel->view.config.ring_bytes / c->channel->view.config.record_align;
         for (; skipped < most; skipped++) {
@@ -77,14 +83,16 @@ int psyne_recv_latest(struct psyne_consumer *c, struct psyne_msg *ret) {
                         r = psyne_recv_inline(c, &newest, PSYNE_NOWAIT);
                         if (r < 0)
                                 return r;
+                        lost += newest.lost;
                         continue;
                 }
                 if (r < 0)
                         break;
                 (void)psyne_release_inline(c, &newest);
                 newest = next;
+                lost += newest.lost;
         }
-        newest.lost += skipped;
+        newest.lost = lost + skipped;
         *ret = newest;
         return 0;
 }

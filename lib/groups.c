@@ -19,10 +19,10 @@
 #include <string.h>
 
 #include "shm/group.h"
+#include "shm/overrun.h"
 
 #define NAME_DEADLINE_NS 10000000000ll /* another opener of the same name is at it, stopped perhaps */
 
-enum { GROUP_ANONYMOUS = 1 }; /* layout_group.flags */
 
 /* Takes a row down that is {@state, @owner}. False: somebody else did. */
 static bool row_take_down(struct psyne_channel *ch, uint32_t g, uint32_t state, uint32_t owner) {
@@ -33,6 +33,7 @@ static bool row_take_down(struct psyne_channel *ch, uint32_t g, uint32_t state, 
                 return false;
         FAULT_POINT("group.vanishing");
         __atomic_fetch_and(&ch->view.header->groups_active, ~(1ull << g), __ATOMIC_SEQ_CST);
+        __atomic_fetch_and(&ch->view.header->groups_skipping, ~(1ull << g), __ATOMIC_SEQ_CST);
         __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
         return membership_row_change(row, LAYOUT_CLOSED, me, LAYOUT_FREE, me);
 }
@@ -50,10 +51,16 @@ static void place_all(struct psyne_channel *ch, uint32_t g, bool from_oldest) {
 
         for (uint32_t i = 0; i < v->n_lanes; i++) {
                 struct layout_lane *l = &v->lanes[i];
+                uint64_t position, messages;
 
-                if (__atomic_load_n(&l->state, __ATOMIC_ACQUIRE) != LAYOUT_FREE)
-                        group_place(v, g, i, __atomic_load_n(from_oldest ? &l->floor : &l->tx.tail, __ATOMIC_ACQUIRE),
-                                true);
+                if (__atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_FREE)
+                        continue;
+                position = layout_lane_end(l, &messages);
+                if (from_oldest && group_copies(v, g))
+                        (void)overrun_boundary(l, v->config.record_align, &position, &messages);
+                else if (from_oldest)
+                        position = __atomic_load_n(&l->floor, __ATOMIC_ACQUIRE);
+                group_place(v, g, i, position, messages, from_oldest && !group_copies(v, g));
         }
 }
 
@@ -74,17 +81,27 @@ static bool may_make(struct psyne_channel *ch, uint32_t mine, const char *name, 
                         row_recover(ch, g);
                         sched_yield();
                 }
-                if (state == LAYOUT_ACTIVE && !(row->flags & GROUP_ANONYMOUS) &&
+                if (state == LAYOUT_ACTIVE && !(row->flags & LAYOUT_GROUP_ANONYMOUS) &&
                         strncmp(row->name, name, sizeof(row->name)) == 0)
                         return false;
         }
         return true;
 }
 
+static int policy_matches(struct psyne_channel *ch, const struct layout_group *row, const struct group_wish *wish) {
+        static const char *const policies[] = {"blocks", "blocks", "skips", "is ejected"};
+        uint32_t is = row->policy < 4 ? row->policy : 0, wanted = (uint32_t)wish->behind;
+
+        if (wanted == PSYNE_BEHIND_DEFAULT || wanted == is || wanted + is == PSYNE_BEHIND_BLOCKS)
+                return 0;
+        return error_set(-EMEDIUMTYPE, "group \"%.64s\" of %s %s when it falls behind, not %s", row->name, ch->uri,
+                policies[is], policies[wanted]);
+}
+
 /* 0 = found or made; -EAGAIN = somebody else is making one of that name; -EUSERS. */
-static int find_or_make(struct psyne_channel *ch, const char *name, uint32_t kind, bool from_oldest, int64_t deadline,
-        uint32_t *ret) {
+static int find_or_make(struct psyne_channel *ch, const struct group_wish *wish, int64_t deadline, uint32_t *ret) {
         const struct layout_view *v = &ch->view;
+        const char *name = wish->name;
         uint32_t owner, free_row = UINT32_MAX, me = membership_me(ch);
         struct layout_group *row;
         bool others = false;
@@ -97,10 +114,18 @@ static int find_or_make(struct psyne_channel *ch, const char *name, uint32_t kin
                 state = membership_row_state(row, &owner);
                 if (state == LAYOUT_FREE && free_row == UINT32_MAX)
                         free_row = g;
-                if (state == LAYOUT_ACTIVE && name && !(row->flags & GROUP_ANONYMOUS) &&
+                if (state == LAYOUT_ACTIVE && name && !(row->flags & LAYOUT_GROUP_ANONYMOUS) &&
                         strncmp(row->name, name, sizeof(row->name)) == 0) {
+                        if (__atomic_load_n(&row->flags, __ATOMIC_ACQUIRE) & LAYOUT_GROUP_OUT) {
+                                if (group_has_reader(v, g))
+                                        return error_set(-ECONNABORTED,
+                                                "group \"%s\" of %s fell behind and was ejected, and its consumer has not closed yet",
+                                                name, ch->uri);
+                                (void)row_take_down(ch, g, LAYOUT_ACTIVE, owner);
+                                return -EAGAIN;
+                        }
                         *ret = g;
-                        return 0;
+                        return policy_matches(ch, row, wish);
                 }
                 others |= state == LAYOUT_JOINING;
         }
@@ -118,9 +143,10 @@ static int find_or_make(struct psyne_channel *ch, const char *name, uint32_t kin
                 return -EAGAIN;
         }
         __atomic_add_fetch(&row->generation, 1, __ATOMIC_RELEASE);
-        row->kind = kind;
-        row->policy = 0;
-        row->flags = name ? 0 : GROUP_ANONYMOUS;
+        row->kind = wish->shared ? LAYOUT_GROUP_SHARED : LAYOUT_GROUP_EXCLUSIVE;
+        row->policy = wish->behind;
+        row->eject_ns = (uint64_t)wish->eject_ns;
+        row->flags = name ? 0 : LAYOUT_GROUP_ANONYMOUS;
         row->follows = -1;
         row->members = 0;
         row->ever = 0;
@@ -129,25 +155,26 @@ static int find_or_make(struct psyne_channel *ch, const char *name, uint32_t kin
                 struct layout_cursor *c = layout_cursor(v, free_row, i);
 
                 c->exact.messages_received = c->exact.bytes_received = c->lost = c->redelivered = 0;
+                c->before = __atomic_load_n(&v->lanes[i].tx.messages_sent, __ATOMIC_RELAXED); /* of lanes that are free */
         }
-        place_all(ch, free_row, from_oldest);
+        place_all(ch, free_row, wish->from_oldest);
         FAULT_POINT("group.placed");
-        __atomic_fetch_or(&v->header->groups_active, 1ull << free_row, __ATOMIC_SEQ_CST);
+        __atomic_fetch_or(wish->behind == PSYNE_BEHIND_SKIPS ? &v->header->groups_skipping : &v->header->groups_active,
+                1ull << free_row, __ATOMIC_SEQ_CST);
         __atomic_fetch_add(&v->header->members_generation, 1, __ATOMIC_SEQ_CST);
         wake_barrier_heavy(ch);
-        place_all(ch, free_row, from_oldest);
+        place_all(ch, free_row, wish->from_oldest);
         FAULT_POINT("group.counts");
         (void)membership_row_change(row, LAYOUT_JOINING, me, LAYOUT_ACTIVE, me);
         *ret = free_row;
         return 0;
 }
 
-int group_take(struct psyne_channel *ch, const char *name, bool shared, bool from_oldest, uint32_t *ret) {
-        uint32_t kind = shared ? LAYOUT_GROUP_SHARED : LAYOUT_GROUP_EXCLUSIVE;
+int group_take(struct psyne_channel *ch, const struct group_wish *wish, uint32_t *ret) {
         int64_t deadline = clock_ns() + NAME_DEADLINE_NS;
         int r;
 
-        while ((r = find_or_make(ch, name, kind, from_oldest, deadline, ret)) == -EAGAIN) {
+        while ((r = find_or_make(ch, wish, deadline, ret)) == -EAGAIN) {
                 if (clock_ns() > deadline)
                         return error_set(-EBUSY, "another process is making a group of %s and does not go on", ch->uri);
                 sched_yield();
@@ -156,18 +183,35 @@ int group_take(struct psyne_channel *ch, const char *name, bool shared, bool fro
 }
 
 static bool is_of_one(const struct layout_group *row) {
-        return __atomic_load_n(&row->flags, __ATOMIC_RELAXED) & GROUP_ANONYMOUS;
+        return __atomic_load_n(&row->flags, __ATOMIC_RELAXED) & LAYOUT_GROUP_ANONYMOUS;
 }
 
 /* A lane may have been kept for a group that is gone. */
 static void retire_lanes(struct psyne_channel *ch) {
         for (uint32_t i = 0; i < ch->view.n_lanes; i++)
-                membership_retire_lane(ch, i, __atomic_load_n(&ch->view.lanes[i].generation, __ATOMIC_ACQUIRE), false);
+                membership_retire_lane(ch, i, __atomic_load_n(&ch->view.lanes[i].generation, __ATOMIC_ACQUIRE), RETIRE_DRAINED);
 }
 
-void group_leave(struct psyne_channel *ch, uint32_t g) {
-        if (is_of_one(&ch->view.groups[g]) && row_take_down(ch, g, LAYOUT_ACTIVE, membership_me(ch)))
+void group_leave(struct psyne_channel *ch, uint32_t g, bool was_in) {
+        struct layout_group *row = &ch->view.groups[g];
+        uint32_t owner = membership_me(ch);
+
+        if (was_in && __atomic_load_n(&row->flags, __ATOMIC_ACQUIRE) & LAYOUT_GROUP_OUT)
+                (void)membership_row_state(row, &owner); /* whoever made it: this consumer was its last */
+        else if (!is_of_one(row))
+                return;
+        if (row_take_down(ch, g, LAYOUT_ACTIVE, owner))
                 retire_lanes(ch);
+}
+
+void group_eject(struct psyne_channel *ch, uint32_t g) {
+        /* First: its reader must not find itself overtaken before it can find out why. */
+        __atomic_fetch_or(&ch->view.groups[g].flags, LAYOUT_GROUP_OUT, __ATOMIC_SEQ_CST);
+        FAULT_POINT("group.ejecting");
+        __atomic_fetch_and(&ch->view.header->groups_active, ~(1ull << g), __ATOMIC_SEQ_CST);
+        __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
+        retire_lanes(ch);
+        membership_changed(ch);
 }
 
 void groups_of_the_dead(struct psyne_channel *ch, uint32_t slot, uint32_t generation) {

@@ -94,6 +94,12 @@ struct psyne_producer {
         uint32_t busy;              /* atomic: a thread is inside a slow call */
         bool drop;                  /* the last claim found no room, and drops */
         struct wake_memory memory;
+        int64_t eject_at;           /* while it waits for room: when a group will have been in the way for too long */
+        struct {
+                uint64_t at;
+                int64_t since;      /* 0 = not in the way */
+                uint32_t generation;
+        } stalled[LAYOUT_CONSUMERS_MAX];
         uint64_t paced_ticks;       /* psyne_pace(): when, and what this thread had received by polling then */
         uint64_t paced_answers;
 };
@@ -135,6 +141,18 @@ struct psyne_consumer {
                 uint32_t member, loan, i;
                 uint64_t at, owner;
         } adopted;                  /* the loan of somebody else's that is being handed out again */
+
+        /* behind.c, in groups that their producers do not wait for, or not for ever */
+        bool copies;
+        struct {
+                unsigned char *memory;      /* held_max places of slot_bytes */
+                size_t slot_bytes;
+                uint64_t used;              /* bit per place */
+                uint64_t serial, serials[LANE_HELD_MAX];
+                bool again;                 /* `newest` was put back */
+                struct psyne_msg newest;
+                uint64_t missed;            /* and not told yet */
+        } copied;
 
         uint32_t held_max;
         uint32_t busy;
@@ -178,8 +196,10 @@ bool membership_owner_alive(const struct psyne_channel *ch, uint32_t id);
 void membership_died(struct psyne_channel *ch, uint32_t slot, uint32_t generation);
 void membership_changed(struct psyne_channel *ch);      /* bump generations, wake everyone who may care */
 int membership_take_lane(struct psyne_channel *ch, uint32_t *ret);
-/* Gives the index of a lane that ended back, once every group has released all of it, or at once when @unread. */
-void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation, bool unread);
+/* Gives the index of a lane that ended back: once every group has released all of it, those that may be overrun or not,
+ * or whatever they have. */
+enum retire { RETIRE_DRAINED, RETIRE_SKIPPED, RETIRE_UNREAD };
+void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation, enum retire how);
 int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *ret);
 void membership_leave_member(struct psyne_channel *ch, uint32_t member, uint32_t group);
 bool membership_has_consumers(const struct psyne_channel *ch);
@@ -194,9 +214,16 @@ int membership_map_lane(struct psyne_channel *ch, uint32_t lane, const struct se
 void membership_drop_lane(struct psyne_channel *ch, uint32_t lane, const void *base, bool owner);
 void membership_forget_lanes(struct psyne_channel *ch, void (*forget)(struct segment *)); /* all of them; lock held */
 
-/* groups.c: @name NULL = a group of one, which ends with its member. */
-int group_take(struct psyne_channel *ch, const char *name, bool shared, bool from_oldest, uint32_t *ret);
-void group_leave(struct psyne_channel *ch, uint32_t group); /* its member, or who took it and could not be one */
+/* groups.c: a wish's name NULL = a group of one, which ends with its member. */
+struct group_wish {
+        const char *name;
+        bool shared, from_oldest;
+        enum psyne_behind behind;   /* default: whatever it is, or blocks */
+        int64_t eject_ns;
+};
+int group_take(struct psyne_channel *ch, const struct group_wish *wish, uint32_t *ret);
+void group_eject(struct psyne_channel *ch, uint32_t group);
+void group_leave(struct psyne_channel *ch, uint32_t group, bool was_in); /* its member, or who took it and could not be one */
 void groups_of_the_dead(struct psyne_channel *ch, uint32_t slot, uint32_t generation);
 
 /* walk.c: which lanes a consumer reads. */
@@ -220,6 +247,17 @@ int share_take(struct psyne_consumer *c, struct psyne_msg *ret);    /* from the 
 int share_adopted(struct psyne_consumer *c, struct psyne_msg *ret); /* what somebody who is gone had held: the same */
 void share_untake(struct psyne_consumer *c, const struct psyne_msg *m);
 int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n); /* how many, or -EINVAL */
+
+/* behind.c: a consumer whose producers do not wait for it. */
+int behind_open(struct psyne_consumer *c);               /* 0, -ENOMEM */
+void behind_close(struct psyne_consumer *c);
+bool behind_is_out(const struct psyne_consumer *c);     /* its group was ejected */
+int behind_take(struct psyne_consumer *c, struct psyne_msg *ret); /* from the lane it stands in: as lane_rx_take() */
+void behind_missed(struct psyne_consumer *c, uint32_t lane, uint64_t messages); /* it never got those of the lane before */
+int behind_told(struct psyne_consumer *c, struct psyne_msg *ret, int r); /* @r, and *ret says what was missed */
+int behind_ejected(struct psyne_consumer *c, struct psyne_msg *ret);     /* -ECONNABORTED */
+void behind_untake(struct psyne_consumer *c, const struct psyne_msg *m);
+int behind_release(struct psyne_consumer *c, struct psyne_msg *m);       /* 0, -EINVAL */
 
 /* wake.c: edges F to I of psyne/inline.h; and the barrier. */
 bool wake_barrier_expedited(void);                      /* every CPU that runs a participant; false where refused */

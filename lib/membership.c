@@ -159,7 +159,7 @@ static int claim_producer_bit(struct psyne_channel *ch, uint32_t lane) {
  * Lanes that ended and hold nothing, but whose reader has not come by to give the index back. The next lane starts at
  * the very position where the reader stands, so whatever it still stores there is what stands there.
  */
-static bool retire_drained(struct psyne_channel *ch) {
+static bool retire_drained(struct psyne_channel *ch, enum retire how) {
         const struct layout_view *v = &ch->view;
         bool any = false;
 
@@ -169,7 +169,7 @@ static bool retire_drained(struct psyne_channel *ch) {
 
                 if (l->state != LAYOUT_CLOSED) /* a dead one may have shown more than its tail says */
                         continue;
-                membership_retire_lane(ch, i, generation, false);
+                membership_retire_lane(ch, i, generation, how);
                 any |= __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_FREE;
         }
         return any;
@@ -202,21 +202,22 @@ again:
                 *ret = i;
                 return 0;
         }
-        if (!retired && (retired = retire_drained(ch)))
+        if (!retired && (retired = retire_drained(ch, RETIRE_DRAINED) || retire_drained(ch, RETIRE_SKIPPED)))
                 goto again;
         return error_set(-EUSERS, "all %u lanes of %s are taken, or not drained yet", v->n_lanes, ch->uri);
 }
 
-void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation, bool unread) {
+void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t generation, enum retire how) {
         const struct layout_view *v = &ch->view;
         struct layout_lane *l = &v->lanes[lane];
-        uint64_t tail = __atomic_load_n(&l->tx.tail, __ATOMIC_ACQUIRE);
+        uint64_t tail = layout_lane_tail(l);
         uint32_t owner, state = membership_row_state(l, &owner);
 
         if (__atomic_load_n(&l->generation, __ATOMIC_ACQUIRE) != generation ||
                 (state != LAYOUT_CLOSED && state != LAYOUT_DEAD))
                 return;
-        if (!unread && !group_all_drained(v, lane, generation, state == LAYOUT_DEAD))
+        if (how != RETIRE_UNREAD &&
+                !group_all_drained(v, lane, generation, state == LAYOUT_DEAD, how == RETIRE_DRAINED))
                 return;
         for (uint32_t g = 0; state == LAYOUT_DEAD && g < v->n_groups; g++) {
                 /* It may have died between showing a record and counting it: the readers know better. */
@@ -226,12 +227,14 @@ void membership_retire_lane(struct psyne_channel *ch, uint32_t lane, uint32_t ge
                 if (!(__atomic_load_n(&v->header->groups_active, __ATOMIC_ACQUIRE) & (1ull << g)) || c->late)
                         continue;
                 if ((int64_t)(group_position(v, g, lane, true) - tail) > 0)
-                        __atomic_store_n(&l->tx.tail, tail = group_position(v, g, lane, true), __ATOMIC_RELAXED);
+                        tail = group_position(v, g, lane, true);
                 if (received > l->tx.messages_sent)
                         __atomic_store_n(&l->tx.messages_sent, received, __ATOMIC_RELAXED);
                 if (c->exact.bytes_received > l->tx.bytes_sent)
                         __atomic_store_n(&l->tx.bytes_sent, c->exact.bytes_received, __ATOMIC_RELAXED);
         }
+        if (state == LAYOUT_DEAD)
+                __atomic_store_n(&l->tx.tail, tail | (l->tx.messages_sent & 15), __ATOMIC_RELAXED);
         if ((int64_t)(tail - l->highest) > 0)
                 __atomic_store_n(&l->highest, tail, __ATOMIC_RELAXED);
         FAULT_POINT("lane.retire");
@@ -333,7 +336,7 @@ void membership_leave_member(struct psyne_channel *ch, uint32_t i, uint32_t grou
         uint32_t me = membership_me(ch);
 
         __atomic_fetch_and(&v->header->sleepers, ~(1ull << i), __ATOMIC_SEQ_CST);
-        group_leave(ch, group); /* first: a producer that sees no reader must not see it still holding back */
+        group_leave(ch, group, true); /* first: a producer that sees no reader must not see it still holding back */
         __atomic_fetch_and(&v->groups[group].members, ~(1ull << i), __ATOMIC_ACQ_REL);
         layout_fact_clear(v, LAYOUT_SCOPE_MEMBER, i);
         FAULT_POINT("member.leaving");

@@ -99,9 +99,8 @@ static int lane_prepare(struct psyne_channel *ch, uint32_t lane, struct psyne_pr
         __atomic_store_n(&l->order, __atomic_add_fetch(&v->header->lanes_generation, 1, __ATOMIC_SEQ_CST),
                 __ATOMIC_RELEASE); /* who sees it sees that the row is not free */
         lane_facts(ch, lane, &wish, &report);
-        for (uint32_t g = 0; g < v->n_groups; g++) {
-                group_place(v, g, lane, start, false);
-        }
+        l->start_messages = l->tx.messages_sent;
+        group_place_all(v, lane, start);
         lane_tx_init(&p->tx, v, lane, s.base, start);
 
         pthread_mutex_lock(&ch->lock);
@@ -195,7 +194,49 @@ static bool reader_gone(const struct psyne_producer *p) {
 /* Is @wanted free by now? @exact as in lane_tx_refresh(). */
 static bool is_free(struct psyne_producer *p, uint64_t wanted, bool exact) {
         lane_tx_refresh(&p->tx, exact);
-        return (int64_t)(p->tx.hot.limit - (p->tx.hot.mask + 1) - wanted) >= 0;
+        return (int64_t)(p->tx.free - wanted) >= 0;
+}
+
+/*
+ * Groups that may be ejected and are in the way of @wanted: one that has not moved for its time, while we waited, is
+ * ejected. True: one was. Else eject_at says when the next one will have to be.
+ */
+static bool eject_stalled(struct psyne_producer *p, uint64_t wanted) {
+        const struct layout_view *v = &p->channel->view;
+        uint64_t groups = __atomic_load_n(&v->header->groups_active, __ATOMIC_ACQUIRE);
+        bool ejected = false;
+
+        p->eject_at = CLOCK_FOREVER;
+        for (; groups; groups &= groups - 1) {
+                uint32_t g = (uint32_t)__builtin_ctzll(groups), generation;
+                int64_t now, until;
+                uint64_t at;
+
+                if (g >= v->n_groups || v->groups[g].policy != PSYNE_BEHIND_EJECTED)
+                        continue;
+                at = group_position(v, g, p->tx.index, true);
+                generation = __atomic_load_n(&v->groups[g].generation, __ATOMIC_ACQUIRE);
+                if ((int64_t)(at - wanted) >= 0) {
+                        p->stalled[g].since = 0;
+                        continue;
+                }
+                now = clock_ns();
+                if (!p->stalled[g].since || p->stalled[g].at != at || p->stalled[g].generation != generation) {
+                        p->stalled[g].since = now;
+                        p->stalled[g].at = at;
+                        p->stalled[g].generation = generation;
+                }
+                if (v->groups[g].eject_ns > INT64_MAX / 2)
+                        continue;
+                until = p->stalled[g].since + (int64_t)v->groups[g].eject_ns;
+                if (now >= until) {
+                        p->stalled[g].since = 0;
+                        group_eject(p->channel, g);
+                        ejected = true;
+                } else if (until < p->eject_at)
+                        p->eject_at = until;
+        }
+        return ejected;
 }
 
 /* Polls until it may pay to sleep. 1 = free, 0 = spun long enough, or an event came. */
@@ -218,7 +259,7 @@ static int spin_for(struct psyne_producer *p, struct waiter *w, uint64_t wanted,
                                 return 1;
                         exact_at = clock_ns() + EXACT_EVERY_NS;
                 }
-                if (now >= w->spin_until_ns || now >= w->deadline_ns)
+                if (now >= w->spin_until_ns || now >= w->deadline_ns || now >= p->eject_at)
                         return 0;
         }
 }
@@ -249,7 +290,9 @@ static int sleep_for(struct psyne_producer *p, struct waiter *w, uint64_t wanted
         if (!is_free(p, wanted, true)) {
                 if (nap && nap < until)
                         until = nap;
-                backstop = until < w->deadline_ns && !nap;
+                backstop = until < w->deadline_ns && until < p->eject_at && !nap;
+                if (p->eject_at < until)
+                        until = p->eject_at;
                 if (w->deadline_ns < until)
                         until = w->deadline_ns;
                 r = park_wait(&l->event, event, until);
@@ -277,7 +320,7 @@ static int wait_free(struct psyne_producer *p, uint64_t wanted, int64_t timeout_
                 uint32_t event = __atomic_load_n(&l->event, __ATOMIC_ACQUIRE); /* before every look */
                 uint32_t stop = channel_stop_state(p->channel);
 
-                if (is_free(p, wanted, timeout_ns == PSYNE_NOWAIT))
+                if (is_free(p, wanted, timeout_ns == PSYNE_NOWAIT) || (eject_stalled(p, wanted) && is_free(p, wanted, true)))
                         break;
                 if (stop == 2 || (stop == 1 && claim))
                         r = error_set(-ESHUTDOWN, "%s is stopped", p->channel->uri);
@@ -330,17 +373,20 @@ static int claim_locked(struct psyne_producer *p, size_t bytes, int64_t timeout_
         if (bytes > h->bytes_max)
                 return error_set(-EMSGSIZE, "%zu bytes can never fit, the largest message is %llu", bytes,
                         (unsigned long long)h->bytes_max);
+        p->tx.need = need = psyne_lane_stride(bytes, h->align) + h->align;
         lane_tx_refresh(&p->tx, false);
         if (psyne_lane_claim(h, bytes, ret))
                 return 0;
         /* Claims of our own that are still open may be what is in the way: nobody else can free those. */
-        need = psyne_lane_stride(bytes, h->align) + h->align;
         if (h->head + need - h->tail > h->mask + 1)
                 return error_set(-EAGAIN, "this producer's own open claims leave no room");
         if ((p->on_full || p->full > PSYNE_FULL_BLOCK) && is_free(p, h->head + need - (h->mask + 1), true) &&
                 psyne_lane_claim(h, bytes, ret))
                 return 0; /* what the reader published last said otherwise */
         count(&p->tx.shared->full_events, 1);
+        if ((p->on_full || p->full > PSYNE_FULL_BLOCK) && eject_stalled(p, h->head + need - (h->mask + 1)) &&
+                is_free(p, h->head + need - (h->mask + 1), true) && psyne_lane_claim(h, bytes, ret))
+                return 0;
         full = p->on_full ? p->on_full(p->on_full_ctx) : p->full;
         p->drop = full == PSYNE_FULL_DROP;
         if (p->drop)
@@ -623,7 +669,7 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                                         c->lost + lane_tx_unread(&p->tx, group_position(&ch->view, g, lane, true)),
                                         __ATOMIC_RELAXED);
                 }
-                membership_retire_lane(ch, lane, l->generation, nobody && unread);
+                membership_retire_lane(ch, lane, l->generation, nobody && unread ? RETIRE_UNREAD : RETIRE_DRAINED);
                 membership_changed(ch);
                 pthread_mutex_lock(&ch->lock);
                 membership_prune_lanes(ch);

@@ -281,7 +281,7 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
                         __atomic_load_n(&c->channel->view.members[member].state, __ATOMIC_ACQUIRE) != LAYOUT_DEAD)
                         membership_changed(c->channel);
                 if (over && __atomic_load_n(&c->channel->view.lanes[lane].state, __ATOMIC_ACQUIRE) != LAYOUT_ACTIVE) {
-                        membership_retire_lane(c->channel, lane, c->generations[lane], false);
+                        membership_retire_lane(c->channel, lane, c->generations[lane], RETIRE_DRAINED);
                         if (walk_group_is_done(c, lane))
                                 membership_changed(c->channel); /* not only we walk it */
                 }

@@ -152,7 +152,7 @@ static void fill_lane(
                 .device = f->device,
                 .inode = f->inode,
                 .start = f->start,
-                .tail = f->tx.tail,
+                .tail = f->tx.tail & ~15ull,
                 .high_water_bytes = f->tx.high_water,
                 .messages_sent = f->tx.messages_sent,
                 .bytes_sent = f->tx.bytes_sent,
@@ -215,6 +215,8 @@ static void fill_group(struct psyne_stat_group *to, struct psyne_stat_cursor *cu
         *to = (struct psyne_stat_group){
                 .state = state_of(g->state),
                 .active = l->now.header->groups_active & (1ull << i),
+                .ejected = g->state == LAYOUT_ACTIVE && g->flags & LAYOUT_GROUP_OUT,
+                .behind = g->policy <= PSYNE_BEHIND_EJECTED ? g->policy : PSYNE_BEHIND_DEFAULT,
                 .shared = g->kind == LAYOUT_GROUP_SHARED,
                 .follows = g->follows < 0 || (uint32_t)g->follows >= l->now.n_groups ? -1 : g->follows,
                 .generation = g->generation,
@@ -232,7 +234,7 @@ static void fill_group(struct psyne_stat_group *to, struct psyne_stat_cursor *cu
                         place.exact.released = place.published = group_position(&l->before, i, j, true);
                         place.exact.taken = shared_claim_position(place.claim);
                 }
-                fill_cursor(c, &place, before->tx.tail, lanes[j].tail,
+                fill_cursor(c, &place, before->tx.tail & ~15ull, lanes[j].tail,
                         l->now.config.ring_bytes, to->active && holds_records(lanes[j].state),
                         before->generation == now->generation && before->state == now->state);
                 to->lag_bytes += c->lag_bytes;

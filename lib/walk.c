@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "shm/group.h"
+#include "shm/overrun.h"
 
 /* What a consumer without a lane reads: nothing, for ever. */
 static const _Alignas(64) struct psyne_record nothing;
@@ -69,7 +70,7 @@ void walk_to(struct psyne_consumer *c, uint32_t lane) {
                 c->lane = (int32_t)lane;
         }
         c->turn_over = false;
-        if (!c->is_shared)
+        if (!c->is_shared && !c->copies)
                 lane_rx_limit(&c->rx, c->held_max - c->held_away);
 }
 
@@ -98,7 +99,7 @@ static void close_lane(struct psyne_consumer *c, uint32_t lane) {
         c->open &= ~bit;
         c->finished &= ~bit;
         c->done_with[lane] = c->generations[lane]; /* other groups may not be */
-        membership_retire_lane(ch, lane, c->generations[lane], false);
+        membership_retire_lane(ch, lane, c->generations[lane], RETIRE_DRAINED);
         pthread_mutex_lock(&ch->lock);
         membership_drop_lane(ch, lane, base, false);
         membership_prune_lanes(ch);
@@ -122,7 +123,7 @@ static void finish_lane(struct psyne_consumer *c, uint32_t lane) {
         group_finish(&c->channel->view, c->group, lane, c->generations[lane]);
         if (c->is_shared) {
                 /* Others of the group may hold some of it, and die: it is over when all is released. */
-                membership_retire_lane(c->channel, lane, c->generations[lane], false);
+                membership_retire_lane(c->channel, lane, c->generations[lane], RETIRE_DRAINED);
                 if (walk_group_is_done(c, lane)) { /* other groups may not be */
                         close_lane(c, lane);
                         c->stale = true;
@@ -175,7 +176,7 @@ static enum opened open_lane(struct psyne_consumer *c, uint32_t lane, uint32_t s
         pthread_mutex_lock(&ch->lock);
         if (!ch->lanes[lane].segment.base || ch->lanes[lane].generation != generation) {
                 struct layout_cursor *cursor = layout_cursor(v, c->group, lane);
-                uint64_t tail = __atomic_load_n(&v->lanes[lane].tx.tail, __ATOMIC_ACQUIRE), sent;
+                uint64_t tail = layout_lane_tail(&v->lanes[lane]), sent;
 
                 pthread_mutex_unlock(&ch->lock);
                 if (state == LAYOUT_ACTIVE)
@@ -188,7 +189,9 @@ static enum opened open_lane(struct psyne_consumer *c, uint32_t lane, uint32_t s
                         sent = v->lanes[lane].tx.messages_sent - cursor->before;
                         if (c->is_shared && group_position(v, c->group, lane, true) != v->lanes[lane].start)
                                 sent = 0; /* some of it was received, its members know how many */
-                        if (sent > cursor->exact.messages_received + cursor->lost)
+                        if (c->copies)
+                                behind_missed(c, lane, v->lanes[lane].tx.messages_sent);
+                        else if (sent > cursor->exact.messages_received + cursor->lost)
                                 __atomic_store_n(&cursor->lost, sent - cursor->exact.messages_received,
                                         __ATOMIC_RELAXED);
                         __atomic_store_n(&cursor->exact.taken, tail, __ATOMIC_RELAXED);
@@ -198,13 +201,16 @@ static enum opened open_lane(struct psyne_consumer *c, uint32_t lane, uint32_t s
                 }
                 c->done_with[lane] = generation;
                 group_finish(v, c->group, lane, generation);
-                membership_retire_lane(ch, lane, generation, false);
+                membership_retire_lane(ch, lane, generation, RETIRE_DRAINED);
                 return LANE_GONE;
         }
         r = 0;
         if (c->is_shared)
                 share_open(c, x, lane, &ch->lanes[lane].segment);
-        else
+        else if (c->copies) {
+                behind_missed(c, lane, v->lanes[lane].start_messages); /* of the index's last lane */
+                r = overrun_init(x, v, c->group, lane, ch->lanes[lane].segment.base, ch->lanes[lane].segment.bytes);
+        } else
                 r = lane_rx_init(x, v, c->group, lane, ch->lanes[lane].segment.base, ch->lanes[lane].segment.bytes,
                         c->held_max);
         if (r == 0)
@@ -262,6 +268,8 @@ int walk_refresh(struct psyne_consumer *c) {
                         states[i] = __atomic_load_n(&l->state, __ATOMIC_ACQUIRE);
                         generations[i] = __atomic_load_n(&l->generation, __ATOMIC_ACQUIRE);
                         c->pending |= states[i] == LAYOUT_JOINING;
+                        if (c->copies && states[i] == LAYOUT_FREE && !(c->open & (1ull << i)))
+                                behind_missed(c, i, __atomic_load_n(&l->tx.messages_sent, __ATOMIC_RELAXED));
                         if ((states[i] != LAYOUT_ACTIVE && states[i] != LAYOUT_CLOSED && states[i] != LAYOUT_DEAD) ||
                                 c->finished & (1ull << i) || c->done_with[i] == generations[i])
                                 continue;
@@ -307,6 +315,8 @@ int walk_refresh(struct psyne_consumer *c) {
 static bool has_next(struct psyne_consumer *c, uint32_t lane) {
         if (c->is_shared)
                 return share_ready(c, lane);
+        if (c->copies)
+                return overrun_ready(end_of(c, lane), &c->channel->view.lanes[lane]);
         return __atomic_load_n(lane_rx_next(end_of(c, lane)), PSYNE_ORDER_C) != 0;
 }
 
@@ -321,6 +331,8 @@ static unsigned walk_first(const struct psyne_consumer *c) {
 int walk_ready(struct psyne_consumer *c) {
         unsigned first = walk_first(c);
 
+        if (c->copied.again)
+                return c->n_walk ? c->walk[0] : 0;
         for (unsigned k = 0; k < c->n_walk; k++) {
                 uint32_t lane = c->walk[(first + k) % c->n_walk];
 
@@ -337,6 +349,13 @@ again:
         r = walk_refresh(c);
         if (r < 0)
                 return r;
+        if (c->copied.again) {
+                *ret = c->copied.newest;
+                c->copied.again = false;
+                return 1;
+        }
+        if (c->copies && behind_is_out(c))
+                return -ECONNABORTED;
         if (c->orphans || c->adopted.any) {
                 r = share_adopted(c, ret);
                 if (r != 0)
@@ -348,7 +367,7 @@ again:
                 if (!has_next(c, lane) && !(c->ended & (1ull << lane)))
                         continue;
                 walk_to(c, lane);
-                r = c->is_shared ? share_take(c, ret) : lane_rx_take(&c->rx, ret);
+                r = c->is_shared ? share_take(c, ret) : c->copies ? behind_take(c, ret) : lane_rx_take(&c->rx, ret);
                 if (r == -EBADMSG)
                         walk_set_aside(c); /* a header that cannot be: nothing behind it can be believed */
                 if (r != 0)

@@ -12,16 +12,28 @@ uint64_t group_position(const struct layout_view *v, uint32_t group, uint32_t la
         return __atomic_load_n(exact ? &c->exact.released : &c->published, PSYNE_ORDER_A); /* A, pairs with D, E */
 }
 
-void group_place(const struct layout_view *v, uint32_t group, uint32_t lane, uint64_t position, bool late) {
-        struct layout_cursor *c = layout_cursor(v, group, lane);
-
-        c->before = v->lanes[lane].tx.messages_sent - c->exact.messages_received - c->lost;
-        c->late = late;
-
+static void place(struct layout_cursor *c, uint64_t position) {
         __atomic_store_n(&c->claim, shared_claim_word(position, 0), __ATOMIC_RELAXED);
         __atomic_store_n(&c->exact.taken, position, __ATOMIC_RELAXED);
         __atomic_store_n(&c->exact.released, position, __ATOMIC_RELAXED);
         __atomic_store_n(&c->published, position, __ATOMIC_RELEASE);
+}
+
+void group_place(const struct layout_view *v, uint32_t group, uint32_t lane, uint64_t position, uint64_t messages,
+        bool late) {
+        struct layout_cursor *c = layout_cursor(v, group, lane);
+
+        c->before = messages - c->exact.messages_received - c->lost;
+        c->late = late;
+        place(c, position);
+}
+
+void group_place_all(const struct layout_view *v, uint32_t lane, uint64_t position) {
+        for (uint32_t g = 0; g < v->n_groups; g++)
+                if (group_copies(v, g))
+                        place(layout_cursor(v, g, lane), position);
+                else
+                        group_place(v, g, lane, position, v->lanes[lane].tx.messages_sent, false);
 }
 
 void group_finish(const struct layout_view *v, uint32_t group, uint32_t lane, uint32_t generation) {
@@ -38,7 +50,7 @@ static uint64_t handed_out(const struct layout_view *v, uint32_t group, uint32_t
 }
 
 bool group_drained(const struct layout_view *v, uint32_t group, uint32_t lane, uint32_t generation, bool died) {
-        uint64_t tail = __atomic_load_n(&v->lanes[lane].tx.tail, __ATOMIC_ACQUIRE), end;
+        uint64_t tail = layout_lane_tail(&v->lanes[lane]), end;
 
         if (died && __atomic_load_n(&layout_cursor(v, group, lane)->finished, __ATOMIC_ACQUIRE) != generation)
                 return false;
@@ -46,8 +58,28 @@ bool group_drained(const struct layout_view *v, uint32_t group, uint32_t lane, u
         return (died ? (int64_t)(end - tail) >= 0 : end == tail) && group_position(v, group, lane, true) == end;
 }
 
-bool group_all_drained(const struct layout_view *v, uint32_t lane, uint32_t generation, bool died) {
-        uint64_t groups = __atomic_load_n(&v->header->groups_active, __ATOMIC_ACQUIRE);
+bool group_has_reader(const struct layout_view *v, uint32_t group) {
+        for (uint64_t m = __atomic_load_n(&v->groups[group].members, __ATOMIC_ACQUIRE); m; m &= m - 1) {
+                uint32_t i = (uint32_t)__builtin_ctzll(m);
+
+                if (i < v->n_members && __atomic_load_n(&v->members[i].group, __ATOMIC_ACQUIRE) == group &&
+                        __atomic_load_n(&v->members[i].state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE)
+                        return true;
+        }
+        return false;
+}
+
+bool group_all_drained(const struct layout_view *v, uint32_t lane, uint32_t generation, bool died, bool skipping) {
+        uint64_t groups = __atomic_load_n(&v->header->groups_active, __ATOMIC_ACQUIRE), s = 0;
+
+        if (skipping)
+                s = __atomic_load_n(&v->header->groups_skipping, __ATOMIC_ACQUIRE);
+        for (; s; s &= s - 1) {
+                uint32_t g = (uint32_t)__builtin_ctzll(s);
+
+                if (g < v->n_groups && group_has_reader(v, g) && !group_drained(v, g, lane, generation, died))
+                        return false;
+        }
 
         for (; groups; groups &= groups - 1) {
                 uint32_t g = (uint32_t)__builtin_ctzll(groups);

@@ -13,8 +13,21 @@
  * a position of that lane: the words are a peer's. */
 uint64_t group_position(const struct layout_view *v, uint32_t group, uint32_t lane, bool exact);
 
-/* Puts a group that nobody reads yet at @position: of a lane that has not begun, or @late. */
-void group_place(const struct layout_view *v, uint32_t group, uint32_t lane, uint64_t position, bool late);
+/* Puts a group that nobody reads yet at @position, before which there are @messages; @late: only about. */
+void group_place(const struct layout_view *v, uint32_t group, uint32_t lane, uint64_t position, uint64_t messages,
+        bool late);
+
+/* Puts every group at the beginning of a lane that has not begun. What a group that may be overrun missed of the index's
+ * last lane is for its reader to count. */
+void group_place_all(const struct layout_view *v, uint32_t lane, uint64_t position);
+
+/* Does the group's reader copy, because its producers need not wait for it, or not for ever? */
+static inline bool group_copies(const struct layout_view *v, uint32_t group) {
+        return __atomic_load_n(&v->groups[group].policy, __ATOMIC_RELAXED) > PSYNE_BEHIND_BLOCKS;
+}
+
+/* Is somebody there to read for the group? One that died is there until its death was noticed. */
+bool group_has_reader(const struct layout_view *v, uint32_t group);
 
 /* A reader of the group looked after the lane's producer had gone, and found nothing more. */
 void group_finish(const struct layout_view *v, uint32_t group, uint32_t lane, uint32_t generation);
@@ -24,5 +37,6 @@ void group_finish(const struct layout_view *v, uint32_t group, uint32_t lane, ui
  * counting it: then only a group that has seen the end has.
  */
 bool group_drained(const struct layout_view *v, uint32_t group, uint32_t lane, uint32_t generation, bool died); /* one */
-bool group_all_drained(const struct layout_view *v, uint32_t lane, uint32_t generation, bool died);
+/* @skipping: those that are overrun too, as long as they have a reader. */
+bool group_all_drained(const struct layout_view *v, uint32_t lane, uint32_t generation, bool died, bool skipping);
 #endif

@@ -8,6 +8,22 @@
 #include "base/fault.h"
 #include "shm/group.h"
 
+/*
+ * Says that everything before @end may be overwritten, after a place further on where who is overrun can go on: who sees
+ * the one sees the other. Of the two places the one that is not current is written, so there always is one.
+ */
+static void announce(struct lane_tx *t, uint64_t end) {
+        struct layout_lane *l = t->shared;
+        uint64_t version = l->boundary_version + 1;
+
+        __atomic_store_n(&l->boundary[version & 1].position, t->hot.tail, __ATOMIC_RELAXED);
+        __atomic_store_n(&l->boundary[version & 1].messages, t->hot.messages, __ATOMIC_RELAXED);
+        __atomic_store_n(&l->boundary_version, version, __ATOMIC_RELEASE); /* pairs with jump()'s */
+        __atomic_store_n(&l->announced, end, __ATOMIC_RELEASE);            /* pairs with overtaken()'s */
+        __atomic_thread_fence(__ATOMIC_RELEASE); /* before the payload and the words that are cleared: who copied any of
+                                                  * those looks at `announced` behind an acquire fence */
+}
+
 /* ---- writing end ------------------------------------------------------------------------------------------------ */
 
 void lane_tx_init(struct lane_tx *t, const struct layout_view *v, uint32_t index, unsigned char *base,
@@ -36,8 +52,10 @@ void lane_tx_init(struct lane_tx *t, const struct layout_view *v, uint32_t index
                 .shared = &v->lanes[index],
                 .index = index,
         };
-        __atomic_store_n(&t->hot.line->tail, start, __ATOMIC_RELAXED);
+        t->free = start;
+        __atomic_store_n(&t->hot.line->tail, start | (t->hot.messages & 15), __ATOMIC_RELAXED);
         __atomic_store_n(&t->shared->floor, start, __ATOMIC_RELAXED);
+        announce(t, t->hot.limit);
 }
 
 uint64_t lane_tx_free_position(const struct lane_tx *t, bool exact) {
@@ -67,7 +85,7 @@ uint64_t lane_tx_free_position(const struct lane_tx *t, bool exact) {
  */
 void lane_tx_refresh(struct lane_tx *t, bool exact) {
         const uint64_t *members = &t->view->header->members_generation;
-        uint64_t ring = t->hot.mask + 1, free_position, generation, used;
+        uint64_t ring = t->hot.mask + 1, free_position, generation, used, limit;
 
         if (t->hot.fence)
                 __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the tail before the groups; else the joiner's barrier does it */
@@ -79,12 +97,24 @@ void lane_tx_refresh(struct lane_tx *t, bool exact) {
                         __atomic_store_n(&t->hot.line->high_water, used, __ATOMIC_RELAXED);
                 /* Monotonic: a candidate behind the cached one (a reader that joined late, a damaged word) changes
                  * nothing. */
-                if (free_position + ring - t->hot.tail <= t->hot.limit - t->hot.tail)
-                        return;
+                if (free_position + ring - t->hot.tail <= t->free + ring - t->hot.tail)
+                        break;
                 __atomic_store_n(&t->shared->floor, free_position, __ATOMIC_RELAXED);
                 __atomic_thread_fence(__ATOMIC_SEQ_CST);
-        } while (__atomic_load_n(members, __ATOMIC_ACQUIRE) != generation);
-        t->hot.limit = free_position + ring;
+                if (__atomic_load_n(members, __ATOMIC_ACQUIRE) == generation)
+                        t->free = free_position;
+        } while (t->free != free_position);
+        limit = t->free + ring - t->hot.tail;
+        if (__atomic_load_n(&t->view->header->groups_skipping, __ATOMIC_ACQUIRE)) {
+                uint64_t near = t->hot.head - t->hot.tail + t->need + ring / 16;
+
+                if (near < limit)
+                        limit = near;
+        }
+        if (limit <= t->hot.limit - t->hot.tail)
+                return;
+        announce(t, t->hot.tail + limit);
+        t->hot.limit = t->hot.tail + limit;
 }
 
 unsigned lane_tx_unread(const struct lane_tx *t, uint64_t position) {
@@ -185,14 +215,13 @@ int lane_tx_commit(struct lane_tx *t, struct psyne_msg *m) {
 
 int lane_tx_commit_n(struct lane_tx *t, struct psyne_msg m[], unsigned n) {
         struct psyne_hot_tx *h = &t->hot;
-        uint64_t bytes = 0, end;
+        uint64_t end;
 
         for (unsigned i = 0; i < n; i++) {
                 if (m[i].opaque[0] != (i ? m[i - 1].opaque[1] : h->tail) || !claim_is_open(t, &m[i]))
                         return error_set(-EINVAL, "message %u is not the next open claim of this producer", i);
                 if (m[i].len > m[i].opaque[1] - m[i].opaque[0] - PSYNE_RECORD_HEADER)
                         return error_set(-EINVAL, "length of message %u exceeds its claim", i);
-                bytes += m[i].len;
         }
         if (n == 0)
                 return 0;
@@ -209,8 +238,15 @@ int lane_tx_commit_n(struct lane_tx *t, struct psyne_msg m[], unsigned n) {
         FAULT_POINT("commit_n.before");
         psyne_lane_publish(h, m[0].opaque[0], n == 1 ? end : m[0].opaque[1], m[0].len, m[0].type);
         FAULT_POINT("commit_n.after");
-        h->tail = end;
-        psyne_lane_count(h, n, bytes);
+        /* Counted in steps that the tail's low bits can tell apart: layout_lane_end(). */
+        for (unsigned i = 0, to; i < n; i = to) {
+                uint64_t bytes = 0;
+
+                for (to = i; to < n && to < i + 7; to++)
+                        bytes += m[to].len;
+                h->tail = to == n ? end : m[to - 1].opaque[1];
+                psyne_lane_count(h, to - i, bytes);
+        }
         for (unsigned i = 0; i < n; i++)
                 m[i].opaque[2] = 0;
         if (t->n_aborted)
@@ -271,8 +307,10 @@ int lane_tx_resize(struct lane_tx *t, struct psyne_msg *m, size_t bytes) {
         if (m->opaque[1] != h->head)
                 return error_set(-ENOSPC, "only the newest claim can grow past its %zu bytes", m->cap);
         stride = psyne_lane_stride(bytes, h->align);
-        if (m->opaque[0] + stride + h->align - h->tail > h->limit - h->tail)
+        if (m->opaque[0] + stride + h->align - h->tail > h->limit - h->tail) {
+                t->need = m->opaque[0] + stride + h->align - h->head;
                 lane_tx_refresh(t, true);
+        }
         if (m->opaque[0] + stride + h->align - h->tail > h->limit - h->tail)
                 return error_set(-ENOSPC, "no room to grow to %zu bytes yet", bytes);
         h->head = m->opaque[1] = m->opaque[0] + stride;
@@ -331,6 +369,7 @@ void lane_rx_move(struct lane_rx *to, const struct lane_rx *from) {
         to->held_max = from->held_max;
         to->redeliver = from->redeliver;
         to->redelivering = from->redelivering;
+        to->sequence = from->sequence;
         memcpy(to->scattered, from->scattered, from->hot.scattered * sizeof(to->scattered[0]));
 }
 

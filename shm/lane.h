@@ -27,6 +27,8 @@ struct lane_tx {
         const struct layout_view *view;
         struct layout_lane *shared;
         uint32_t index;
+        uint64_t free;           /* cached slowest position; only rises */
+        uint64_t need;           /* bytes past the head that a claim waits for, successor's cell included */
         uint32_t n_aborted;
         struct lane_span aborted[LANE_ABORTED_MAX];
 };
@@ -37,6 +39,7 @@ struct lane_rx {
         uint32_t held_max;       /* hot.held_max when nothing is to be redelivered */
         uint64_t redeliver;      /* records that start before it were handed out before a death */
         bool redelivering;
+        uint64_t sequence;       /* overrun.c: number of the record at hot.taken */
         struct lane_span scattered[LANE_HELD_MAX]; /* released out of order, hot.scattered of them */
 };
 
@@ -55,7 +58,9 @@ void lane_tx_init(struct lane_tx *t, const struct layout_view *v, uint32_t index
 
 /*
  * Recomputes the free position: from the lazy copies, or from the exact positions when @exact. Every reason to say
- * "full" must have looked at the exact ones. The limit only rises; a position that cannot be is ignored.
+ * "full" must have looked at the exact ones. The limit only rises; a position that cannot be is ignored. While there are
+ * groups that are overrun, it rises by what is needed and a sixteenth of the ring, so that little is said to be gone before
+ * it is.
  */
 void lane_tx_refresh(struct lane_tx *t, bool exact);
 

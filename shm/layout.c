@@ -9,6 +9,7 @@
 #include "base/error.h"
 
 #define LAYOUT_FEATURES_KNOWN 0ull
+#define END_TRIES 10000u
 #define LAYOUT_FACTS_PER_THING 6u /* rows per lane, per member and for the channel */
 
 static uint64_t round_line(uint64_t n) {
@@ -132,6 +133,26 @@ void layout_view_init(struct layout_view *v, void *map, const struct layout_head
                 .n_facts = r[LAYOUT_REGION_FACTS].n,
                 .config = copy->config,
         };
+}
+
+uint64_t layout_lane_end(const struct layout_lane *l, uint64_t *ret_messages) {
+        uint64_t tail, before, after;
+
+        /*
+         * The count is stored before the tail and is at most seven ahead of it: so the number at the tail is not less than
+         * the count read before it, less seven, and not more than the one read behind it. With less than sixteen in
+         * between its low bits, which the tail has, name it. A producer that goes on so fast that this never comes true
+         * is given up on: the three are in one line.
+         */
+        for (unsigned i = 0; i < END_TRIES; i++) {
+                before = __atomic_load_n(&l->tx.messages_sent, __ATOMIC_ACQUIRE);
+                tail = __atomic_load_n(&l->tx.tail, __ATOMIC_ACQUIRE);
+                after = __atomic_load_n(&l->tx.messages_sent, __ATOMIC_ACQUIRE);
+                if (after - before <= 8)
+                        break;
+        }
+        *ret_messages = after - ((after - tail) & 15);
+        return tail & ~15ull;
 }
 
 /* Rows of one thing lie together, so two writers never look for a free row in the same place. */

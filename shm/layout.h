@@ -113,7 +113,8 @@ struct layout_header {
         uint64_t producers_active;  /* bit per lane with an open producer; exclusive modes claim it by CAS */
         uint32_t peers_event;       /* bumped and woken at every join, leave and death */
         uint32_t pad6a;
-        uint8_t pad6[LAYOUT_LINE - 40];
+        uint64_t groups_skipping;   /* bit per group that is overrun instead: not in groups_active */
+        uint8_t pad6[LAYOUT_LINE - 48];
 
         uint8_t pad7[4096 - 1024 - 4 * LAYOUT_LINE];
 };
@@ -162,7 +163,8 @@ struct layout_lane {
         uint32_t thread;         /* tid of the opener */
         uint64_t order;          /* lanes_generation when it joined: readers drain older lanes first */
         uint64_t highest;        /* no record of this index, by any owner so far, ended past it */
-        uint8_t pad0[LAYOUT_LINE - 88];
+        uint64_t start_messages; /* messages_sent at `start` */
+        uint8_t pad0[LAYOUT_LINE - 96];
 
         struct psyne_line_tx tx; /* writer: the producer, each commit */
         uint8_t pad1[LAYOUT_LINE - sizeof(struct psyne_line_tx)];
@@ -180,17 +182,21 @@ struct layout_lane {
         uint64_t sleeping_since_ns;
         uint8_t pad4[LAYOUT_LINE - 32];
 
-        /* Reserved for groups that may be overrun and for lanes filled by a link. Writer: the producer. */
+        /* For who joins or may be overrun (overrun.h). Writer: the producer, when its limit rises. */
         uint64_t announced;      /* end of the region it may write or clear */
         uint64_t floor;          /* cached slowest position, for joiners */
-        uint64_t boundary_version, boundary_position, boundary_sequence;
-        uint64_t committed_to;   /* gated lanes: readers look here instead of at commit words */
-        uint8_t pad5[LAYOUT_LINE - 48];
+        uint64_t boundary_version; /* which of the two was written last */
+        struct {
+                uint64_t position, messages; /* a record's start and its number */
+        } boundary[2];
+        uint64_t committed_to;   /* reserved for gated lanes: readers look here instead of at commit words */
+        uint8_t pad5[LAYOUT_LINE - 64];
 };
 enum { LAYOUT_LANE_GATED = 1, LAYOUT_LANE_IN_PLACE = 2 };
 
 /* ---- groups ------------------------------------------------------------------------------------------------------ */
 
+enum { LAYOUT_GROUP_ANONYMOUS = 1 /* ends with its member */, LAYOUT_GROUP_OUT = 2 /* ejected */ };
 enum layout_group_kind { LAYOUT_GROUP_EXCLUSIVE = 1, LAYOUT_GROUP_SHARED = 2 };
 
 struct layout_group {
@@ -199,10 +205,10 @@ struct layout_group {
         uint32_t generation;
         uint32_t pad0;
         uint32_t kind;           /* enum layout_group_kind */
-        uint32_t policy;         /* falls behind: 0 blocks (others reserved) */
-        uint32_t flags;          /* 1 = ends with its member */
+        uint32_t policy;         /* enum psyne_behind, 0 = blocks */
+        uint32_t flags;          /* LAYOUT_GROUP_* */
         int32_t follows;         /* group it is gated by, -1 = the producers */
-        uint64_t eject_ns;
+        uint64_t eject_ns;       /* PSYNE_BEHIND_EJECTED: without progress while a producer waits */
         uint64_t members;        /* bitmap of members that are in it */
         uint64_t ever;           /* members that ever joined */
         char name[LAYOUT_NAME_MAX + 8];
@@ -217,10 +223,10 @@ struct layout_cursor {
 
         uint64_t published;      /* exclusive: the lazy copy that producers read. Writer: the member */
         uint64_t claim;          /* shared: {position / 16, claimant}, by compare-and-swap */
-        uint64_t sequence;       /* reserved: number of the record at the cursor */
+        uint64_t pad1a;
         uint64_t lost, redelivered;
         uint64_t before;         /* messages of this index that the group has nothing to do with: sent before it was made */
-        uint64_t late;           /* it joined this lane in its middle: `before` may be one off */
+        uint64_t late;           /* it joined this lane in its middle, at its oldest: `before` is not exact */
         uint64_t finished;       /* generation of the lane whose end a reader of the group has seen */
         uint8_t pad1[LAYOUT_LINE - 64];
 };
@@ -348,6 +354,14 @@ void layout_publish(struct layout_header *h);
 /* Checks a header that someone else wrote, copied out of the file, against the file's size. 0; -EPROTO: another
  * version or byte order; -EBADMSG: nonsense; -EAGAIN: not published yet. Records the sentence. */
 int layout_validate(const struct layout_header *h, uint64_t file_bytes);
+
+/* The end of a lane's newest commit. */
+static inline uint64_t layout_lane_tail(const struct layout_lane *l) {
+        return __atomic_load_n(&l->tx.tail, __ATOMIC_ACQUIRE) & ~15ull; /* pairs with psyne_lane_count() */
+}
+
+/* The same, and how many messages there are before it. */
+uint64_t layout_lane_end(const struct layout_lane *l, uint64_t *ret_messages);
 
 /* A lane's, group's or member's owner word names a slot and which of its users. */
 static inline uint32_t layout_owner_slot(uint32_t owner) {

@@ -77,7 +77,7 @@ struct psyne_record {
 
 /* The producer's own line in the control pages: for joiners, tools and lossy groups; readers never poll it. */
 struct psyne_line_tx {
-        uint64_t tail;          /* end of the newest commit */
+        uint64_t tail;          /* end of the newest commit; bits 0-3: those of messages_sent then, see psyne_lane_count() */
         uint64_t messages_sent; /* sequence number of the next record */
         uint64_t bytes_sent;    /* payload */
         uint64_t high_water;    /* most bytes ever seen in the lane, as of the last look at the free position */
@@ -207,14 +207,16 @@ static inline void psyne_lane_publish(struct psyne_hot_tx *h, uint64_t start, ui
         __atomic_store_n(&r->commit, (uint32_t)(end - start), PSYNE_ORDER_B); /* B, pairs with C */
 }
 
+/* Who joins needs both, the end and its number. Ends are multiples of 16, so the low bits say how far the count, which is
+ * stored first, is ahead. */
 static inline void psyne_lane_count(struct psyne_hot_tx *h, uint64_t messages, uint64_t bytes) {
         struct psyne_line_tx *line = h->line;
 
         h->messages = messages += h->messages;
         h->bytes = bytes += h->bytes;
-        __atomic_store_n(&line->messages_sent, messages, __ATOMIC_RELAXED); /* for tools */
+        __atomic_store_n(&line->messages_sent, messages, __ATOMIC_RELEASE); /* not before the tail that came before it */
         __atomic_store_n(&line->bytes_sent, bytes, __ATOMIC_RELAXED);
-        __atomic_store_n(&line->tail, h->tail, __ATOMIC_RELEASE); /* a joiner that sees it sees the words before it */
+        __atomic_store_n(&line->tail, h->tail | (messages & 15), __ATOMIC_RELEASE); /* a joiner that sees it sees the words before it */
 }
 
 /* The record's stride = committed, 0 = take the long way: not the only claim, shrunk below its cells, or not this

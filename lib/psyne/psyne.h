@@ -9,6 +9,7 @@
  *   -EMEDIUMTYPE mode, size or type differs (sentence says which)      -EBUSY role is taken, or in use by another thread
  *   -EUSERS table is full              -ESTALE channel was made anew   -EOWNERDEAD handle came through fork()
  *   -ENOTSUP explicit wish cannot be met                               -EACCES peer or directory is not allowed
+ *   -ECONNABORTED this group fell behind and was ejected
  *   -ERANGE a number does not fit      -EXDEV directory is not on tmpfs, -ENOENT or not there
  *   -EINVAL misuse (second commit, other's message, unknown URI key)   -ENAMETOOLONG channel name
  *
@@ -41,6 +42,7 @@ enum psyne_mode { PSYNE_MODE_DEFAULT, PSYNE_SPSC, PSYNE_MPSC, PSYNE_SPMC, PSYNE_
 enum psyne_wait { PSYNE_WAIT_DEFAULT, PSYNE_WAIT_HYBRID, PSYNE_WAIT_SPIN, PSYNE_WAIT_BLOCK };            /* hybrid */
 enum psyne_stop { PSYNE_DRAIN, PSYNE_ABORT };
 enum psyne_full { PSYNE_FULL_DEFAULT, PSYNE_FULL_BLOCK, PSYNE_FULL_FAIL, PSYNE_FULL_DROP }; /* block */
+enum psyne_behind { PSYNE_BEHIND_DEFAULT, PSYNE_BEHIND_BLOCKS, PSYNE_BEHIND_SKIPS, PSYNE_BEHIND_EJECTED }; /* blocks */
 enum psyne_try { PSYNE_TRY_DEFAULT, PSYNE_TRY, PSYNE_NEVER, PSYNE_REQUIRE }; /* REQUIRE fails instead of falling back */
 
 enum { /* psyne_opts.flags */
@@ -82,6 +84,10 @@ struct psyne_consumer_opts {
         const char *group;    /* NULL: the default group; in broadcast a group of its own, which ends with it */
         uint32_t from_oldest; /* a group made by this: begins with the oldest message that is still there, not with the next */
         uint32_t prefetch;    /* shared groups: taken at a time for later receives, at most held_max; default 1 */
+        /* a group of one consumer falls behind: producers wait for it, or overwrite what it has not got, or wait this long
+         * for it to move and then go on without it for good (default 1 s) */
+        enum psyne_behind behind;
+        int64_t eject_ns;
 };
 
 /* ---- channel ---------------------------------------------------------------------------------------------------- */
@@ -96,6 +102,7 @@ const char *psyne_last_error(void);                             /* [any] */
 /* ---- messages --------------------------------------------------------------------------------------------------- */
 enum { /* psyne_msg.flags */
         PSYNE_MSG_REDELIVERED = 1, /* handed out before, to a consumer that died before it released it */
+        PSYNE_MSG_COPIED = 2,      /* not in the ring: its group may be overrun */
 };
 
 /* A view into the ring, by value: no allocation. It ends at commit, abort, release or close of its endpoint. */
@@ -105,7 +112,7 @@ struct psyne_msg {
         size_t cap;
         uint32_t type;  /* set it before the commit */
         uint32_t flags;
-        uint64_t lost;  /* messages missed just before this one (0: no lossy groups yet) */
+        uint64_t lost;  /* messages that its group missed just before this one */
         uint64_t opaque[3];
 };
 

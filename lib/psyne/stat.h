@@ -95,6 +95,8 @@ struct psyne_stat_cursor {
 struct psyne_stat_group {
         enum psyne_stat_state state;
         bool active;     /* holds producers back */
+        bool ejected;
+        uint32_t behind; /* enum psyne_behind; 0 = blocks */
         bool shared;     /* else exclusive: one member */
         int32_t follows; /* group before it, -1 = the producers */
         uint32_t generation;

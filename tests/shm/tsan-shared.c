@@ -156,7 +156,7 @@ int main(int argc, char **argv) {
         for (uint32_t m = MEMBERS; m < f.view.n_members; m++)
                 f.view.members[m].group = 1;
         lane_tx_init(&f.tx, &f.view, 0, ring, 0);
-        group_place(&f.view, 0, 0, 0, false);
+        group_place(&f.view, 0, 0, 0, 0, false);
         must(pthread_create(&threads[0], NULL, produce, NULL) == 0);
         for (uint32_t i = 0; i < MEMBERS; i++)
                 must(pthread_create(&threads[1 + i], NULL, consume, (void *)(uintptr_t)i) == 0);

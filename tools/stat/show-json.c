@@ -130,6 +130,8 @@ static void group_json(struct json *j, const struct psyne_stat *s, uint32_t i) {
         json_string(j, "state", summary_state(g->state));
         json_bool(j, "active", g->active);
         json_bool(j, "shared", g->shared);
+        json_bool(j, "ejected", g->ejected);
+        json_string(j, "behind", g->behind == PSYNE_BEHIND_SKIPS ? "skips" : g->behind == PSYNE_BEHIND_EJECTED ? "ejected" : "blocks");
         index_or_null(j, "follows", g->follows);
         json_open(j, "members", '[');
         for (uint32_t k = 0; k < s->n_members; k++)

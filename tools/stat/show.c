@@ -208,7 +208,10 @@ static void group_lines(const struct psyne_stat *s, uint32_t i) {
 
         title(" group %u  %s", i, g->name);
         line("state", "%s, %s%s, %u members", summary_state(g->state), g->shared ? "shared" : "exclusive",
-                g->active ? ", holds producers back" : "", (unsigned)__builtin_popcountll(g->members));
+                g->ejected ? ", ejected"
+                        : g->behind == PSYNE_BEHIND_SKIPS ? ", skips what it cannot keep up with"
+                        : g->behind == PSYNE_BEHIND_EJECTED ? ", holds producers back until it is ejected"
+                        : g->active ? ", holds producers back" : "", (unsigned)__builtin_popcountll(g->members));
         if (g->follows >= 0)
                 line("follows", "group %d", g->follows);
         line("lag", "%s, of that held %s", bytes(g->lag_bytes).text, bytes(g->held_bytes).text);

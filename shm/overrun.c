@@ -1,0 +1,149 @@
+/* See overrun.h. */
+#include "shm/overrun.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/fault.h"
+
+#define BOUNDARY_TRIES 1000u
+#define JUMPS_MAX 4u     /* per call: a producer that keeps overtaking must not keep us here */
+
+int overrun_init(struct lane_rx *x, const struct layout_view *v, uint32_t group, uint32_t index,
+        const unsigned char *base, uint64_t ring_bytes) {
+        int r = lane_rx_init(x, v, group, index, base, ring_bytes, 0);
+
+        if (r < 0)
+                return r;
+        /* What its predecessor took it had copied: that is over. Not "held" by anybody. */
+        x->redelivering = false;
+        x->hot.taken = x->hot.released = x->redeliver;
+        x->hot.held_max = x->held_max = 0;
+        x->hot.scattered = 1; /* releases take the long way */
+        x->sequence = x->cursor->before + x->cursor->exact.messages_received + x->cursor->lost;
+        return 0;
+}
+
+static bool overtaken(const struct lane_rx *x, const struct layout_lane *l) {
+        uint64_t announced = __atomic_load_n(&l->announced, __ATOMIC_ACQUIRE); /* pairs with announce()'s release */
+
+        return (int64_t)(x->hot.taken + x->hot.mask + 1 - announced) < 0;
+}
+
+__attribute__((no_sanitize("thread"))) static uint32_t peek(const struct lane_rx *x) {
+        return __atomic_load_n(lane_rx_next(x), PSYNE_ORDER_C); /* C, pairs with B */
+}
+
+bool overrun_ready(const struct lane_rx *x, const struct layout_lane *l) {
+        if (peek(x))
+                return true;
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        return overtaken(x, l);
+}
+
+bool overrun_boundary(const struct layout_lane *l, uint64_t align, uint64_t *position, uint64_t *messages) {
+        for (unsigned i = 0; i < BOUNDARY_TRIES; i++) {
+                uint64_t version = __atomic_load_n(&l->boundary_version, __ATOMIC_ACQUIRE); /* pairs with announce()'s */
+
+                *position = __atomic_load_n(&l->boundary[version & 1].position, __ATOMIC_RELAXED);
+                *messages = __atomic_load_n(&l->boundary[version & 1].messages, __ATOMIC_RELAXED);
+                __atomic_thread_fence(__ATOMIC_ACQUIRE);
+                /* The other of the two is written next: this one is whole as long as it is the current one. */
+                if (__atomic_load_n(&l->boundary_version, __ATOMIC_RELAXED) == version)
+                        return !(*position & (align - 1));
+        }
+        return false;
+}
+
+static void store_place(struct lane_rx *x) {
+        struct psyne_hot_rx *h = &x->hot;
+
+        h->released = h->taken;
+        __atomic_store_n(&h->line->taken, h->taken, __ATOMIC_RELEASE);
+        __atomic_store_n(&h->line->released, h->taken, PSYNE_ORDER_D); /* D, pairs with A: it was copied */
+}
+
+/* 0, -EAGAIN = not now, -EBADMSG. */
+static int jump(struct lane_rx *x, const struct layout_lane *l, uint64_t *lost) {
+        struct psyne_hot_rx *h = &x->hot;
+        uint64_t position, messages, missed;
+
+        if (!overrun_boundary(l, h->align_mask + 1, &position, &messages))
+                return -EAGAIN;
+        missed = messages - x->sequence;
+        if (position - h->taken - 1 >= INT64_MAX || missed > (position - h->taken) / (h->align_mask + 1))
+                return error_set(-EBADMSG, "the place where this lane could be read on is damaged");
+        *lost += missed;
+        __atomic_store_n(&x->cursor->lost, x->cursor->lost + missed, __ATOMIC_RELAXED);
+        x->sequence = messages;
+        h->taken = position;
+        store_place(x);
+        return 0;
+}
+
+__attribute__((no_sanitize("thread"))) static void copy_out(void *to, const void *from, uint64_t bytes) {
+        memcpy(to, from, bytes);
+}
+
+int overrun_take(struct lane_rx *x, const struct layout_lane *l, void *to, uint64_t cap, bool may_skip,
+        struct psyne_msg *ret, uint64_t *lost) {
+        struct psyne_hot_rx *h = &x->hot;
+        unsigned jumps = 0;
+        uint64_t walked = 0;
+
+        for (;;) {
+                const struct psyne_record *r = (const void *)(h->base + (h->taken & h->mask));
+                uint64_t stride = peek(x), bytes = 0, kind = 0;
+                bool whole = false;
+
+                if (stride) {
+                        bytes = __atomic_load_n(&r->bytes, __ATOMIC_RELAXED);
+                        kind = __atomic_load_n(&r->kind, __ATOMIC_RELAXED);
+                        whole = !(stride & h->align_mask) && stride <= h->stride_max &&
+                                bytes <= stride - PSYNE_RECORD_HEADER && (!(kind >> 32) || kind == PSYNE_RECORD_PAD);
+                        if (whole && !(kind >> 32) && bytes <= cap)
+                                copy_out(to, r + 1, bytes);
+                }
+                FAULT_POINT("overrun.copied");
+                __atomic_thread_fence(__ATOMIC_ACQUIRE);
+                if (overtaken(x, l)) {
+                        int e;
+
+                        if (!may_skip)
+                                return error_set(-ECONNABORTED, "this group fell behind and was ejected");
+                        if (++jumps > JUMPS_MAX)
+                                return 0;
+                        e = jump(x, l, lost);
+                        if (e < 0)
+                                return e == -EAGAIN ? 0 : e;
+                        continue;
+                }
+                if (!stride)
+                        return 0;
+                if (!whole || bytes > cap)
+                        return error_set(-EBADMSG, "the producer wrote a damaged record header");
+                h->taken += stride;
+                if (kind >> 32) { /* an aborted claim */
+                        store_place(x);
+                        walked += stride;
+                        if (walked > h->mask)
+                                return 0;
+                        continue;
+                }
+                x->sequence++;
+                h->messages++;
+                h->bytes += bytes;
+                __atomic_store_n(&h->line->messages_received, h->messages, __ATOMIC_RELAXED);
+                __atomic_store_n(&h->line->bytes_received, h->bytes, __ATOMIC_RELAXED);
+                store_place(x);
+                *ret = (struct psyne_msg){
+                        .data = to,
+                        .len = bytes,
+                        .cap = bytes,
+                        .type = (uint32_t)kind,
+                        .flags = PSYNE_MSG_COPIED,
+                };
+                return 1;
+        }
+}
