@@ -52,7 +52,7 @@ static int wishes_merge(struct wishes *w, const struct uri *u, const struct psyn
                         return error_set(-EINVAL, "psyne_opts.struct_size is %zu, this library's is %zu",
                                 o->struct_size, sizeof(*o));
                 if (o->mode > PSYNE_BROADCAST || o->huge > PSYNE_REQUIRE || o->numa > PSYNE_REQUIRE ||
-                        o->uring > PSYNE_REQUIRE || o->flags & ~(uint32_t)PSYNE_NO_THREAD)
+                        o->uring > PSYNE_REQUIRE || o->flags & ~(uint32_t)(PSYNE_NO_THREAD | PSYNE_IN_PLACE))
                         return error_set(-EINVAL, "psyne_opts: mode, huge, numa, uring or flags out of range");
                 *w = (struct wishes){
                         .ring_bytes = o->ring_bytes,
@@ -94,6 +94,8 @@ static int wishes_merge(struct wishes *w, const struct uri *u, const struct psyn
                 w->uring = (enum psyne_try)u->uring;
         if (uri_has(u, URI_PERM))
                 w->file_mode = u->file_mode;
+        if (uri_has(u, URI_INPLACE) && u->in_place)
+                w->flags |= PSYNE_IN_PLACE;
         if (uri_has(u, URI_NOTHREAD) && u->nothread)
                 w->flags |= PSYNE_NO_THREAD;
         if (uri_has(u, URI_LINGER))
@@ -151,6 +153,8 @@ static int wishes_match(const struct wishes *w, const struct layout_config *c) {
                 {"hash", w->type_hash, c->type_hash},
         };
 
+        if (w->flags & PSYNE_IN_PLACE && !(c->flags & LAYOUT_CHANNEL_IN_PLACE))
+                return error_set(-EMEDIUMTYPE, "%s has sealed rings, inplace=1 was asked for", c->name);
         if (w->mode && w->mode != c->mode)
                 return error_set(-EMEDIUMTYPE, "%s has mode=%s, mode=%s was asked for", c->name, mode_name(c->mode),
                         mode_name(w->mode));
@@ -234,6 +238,7 @@ static void config_fill(struct layout_config *c, const struct wishes *w, const c
                 .max_producers = w->max_producers ? w->max_producers : 8,
                 .max_consumers = w->max_consumers ? w->max_consumers : 8,
                 .type_id = w->type_id,
+                .flags = w->flags & PSYNE_IN_PLACE ? LAYOUT_CHANNEL_IN_PLACE : 0,
                 .elem_bytes = w->elem_bytes,
                 .type_hash = w->type_hash,
                 .created_ns = clock_realtime_ns(),

@@ -57,13 +57,19 @@ static int consumer_group(struct psyne_channel *ch, const struct psyne_consumer_
                 name = GROUP_DEFAULT;
         wish = (struct group_wish){
                 .name = name,
-                .shared = ch->view.config.mode == PSYNE_SPMC || ch->view.config.mode == PSYNE_MPMC,
+                .shared = ch->view.config.mode == PSYNE_SPMC || ch->view.config.mode == PSYNE_MPMC || (opts && opts->shared),
+                .follows = opts ? opts->follows : NULL,
+                .in_place = opts && opts->in_place,
                 .from_oldest = opts && opts->from_oldest,
                 .behind = opts ? opts->behind : PSYNE_BEHIND_DEFAULT,
                 .eject_ns = opts && opts->eject_ns ? opts->eject_ns : EJECT_DEFAULT_NS,
         };
         if (wish.behind > PSYNE_BEHIND_EJECTED || wish.eject_ns < 0)
                 return error_set(-EINVAL, "psyne_consumer_open: behind is one of enum psyne_behind, eject_ns not negative");
+        if (wish.in_place && !(ch->view.config.flags & LAYOUT_CHANNEL_IN_PLACE))
+                return error_set(-ENOTSUP, "the rings of %s are sealed: in_place needs a channel made with inplace=1", ch->uri);
+        if (wish.behind > PSYNE_BEHIND_BLOCKS && (wish.follows || wish.in_place))
+                return error_set(-EINVAL, "a group that gets copies cannot follow another, or work in place");
         if (wish.shared && wish.behind > PSYNE_BEHIND_BLOCKS)
                 return error_set(-EINVAL,
                         "a group that several consumers share holds messages in place: producers wait for it");
@@ -136,6 +142,10 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         c->endpoint.wait = opts && opts->wait ? opts->wait : ch->wait;
         walk_none(c);
         c->opened_at = __atomic_load_n(&ch->view.header->lanes_generation, __ATOMIC_ACQUIRE);
+        c->follows = ch->view.groups[group].follows;
+        if (c->follows >= (int32_t)ch->view.n_groups)
+                c->follows = -1; /* a word that cannot be */
+        c->in_place = opts && opts->in_place;
         c->is_shared = ch->view.groups[group].kind == LAYOUT_GROUP_SHARED;
         c->want = 1;
         c->prefetch = opts && opts->prefetch ? opts->prefetch : 1;
@@ -148,6 +158,8 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
                 shared_begin(&c->self);
         }
 
+        stage_look(c, c->opened_at);
+        c->shared->removed = 0;
         c->shared->held_max = held_max;
         c->shared->thread = (uint32_t)syscall(SYS_gettid);
         c->shared->joined_ns = (uint64_t)clock_ns();
@@ -192,7 +204,7 @@ static int look(struct psyne_consumer *c, struct psyne_msg *ret) {
         /* Idle: bring what producers poll up to date, or one that needs all the room would never see it. */
         if (walk_publish(c))
                 wake_producers(c);
-        if (stop == 2 || (stop && !c->pending)) /* draining includes rings that are still on their way */
+        if (stop == 2 || (stop && !c->pending && stage_has_all(c))) /* draining includes what is still on its way */
                 return error_set(-ESHUTDOWN, "%s is stopped", ch->uri);
         if (!c->n_walk && !c->pending && c->had_producer)
                 return error_set(-EPIPE, "no producer is left on %s, and all it sent was received", ch->uri);
@@ -241,8 +253,10 @@ static int sleep_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event
 
         if (!backstop)
                 until = w->deadline_ns;
-        /* We fence because we may not call membarrier; a producer that has not heard of it yet does not. */
-        if (!process_has_membarrier() && service_handshaking(c->channel) && now + FENCE_NAP_NS < until) {
+        /* We fence because we may not call membarrier; a producer that has not heard of it yet does not. And who is in
+         * front of our group may not know yet. */
+        if (((!process_has_membarrier() && service_handshaking(c->channel)) || (c->follows >= 0 && !stage_is_heard(c))) &&
+                now + FENCE_NAP_NS < until) {
                 until = now + FENCE_NAP_NS;
                 backstop = false;
         }
@@ -335,7 +349,7 @@ static bool poll_lanes(struct psyne_consumer *c, struct psyne_msg *ret) {
 static bool poll_recv(struct psyne_consumer *c, struct psyne_msg *ret) {
         uint64_t received, run;
 
-        if (c->n_walk != 1 || c->turn_over || c->is_shared || c->copies)
+        if (c->n_walk != 1 || c->turn_over || c->is_shared || c->copies || c->rx.stage)
                 return poll_lanes(c, ret);
         received = c->rx.hot.messages + c->rx.hot.held;
         run = received - c->received_before;
@@ -387,9 +401,16 @@ int psyne_release_slow(struct psyne_consumer *c, struct psyne_msg *m) {
         r = consumer_enter(c);
         if (r < 0)
                 return r;
+        if (c->in_place && !c->is_shared)
+                m->opaque[2] &= ~(uint64_t)STAGE_TOKEN;
         lane = (uint32_t)(m->opaque[2] & (LANE_HANDLE_ALIGN - 1));
         x = walk_end(c, lane);
-        if (c->is_shared) {
+        r = 0;
+        if (c->in_place && !c->is_shared && x && lane_rx_holds(x, m))
+                r = stage_write(c, x, m, m->flags & STAGE_REMOVE);
+        if (r < 0) {
+                m->opaque[2] |= STAGE_TOKEN;
+        } else if (c->is_shared) {
                 r = share_release_n(c, m, 1);
                 r = r < 0 ? r : 0;
         } else if (c->copies) {
@@ -402,7 +423,7 @@ int psyne_release_slow(struct psyne_consumer *c, struct psyne_msg *m) {
                 }
         } else {
                 r = lane_rx_release(&c->rx, m);
-                if (r == 0 && (c->rx.hot.released - c->rx.hot.published >= c->rx.hot.lazy ||
+                if (r == 0 && (c->gates || c->rx.hot.released - c->rx.hot.published >= c->rx.hot.lazy ||
                                       psyne_lane_sleepers(c->rx.hot.waiters, c->rx.hot.fence)))
                         psyne_publish_released(c);
         }
@@ -428,7 +449,7 @@ int psyne_recv_n(struct psyne_consumer *c, struct psyne_msg ret[], unsigned n, i
         c->want = 1;
         if (r < 0)
                 return r;
-        for (got = 1; c->copies && got < n && walk_take(c, &ret[got]) == 1;)
+        for (got = 1; (c->copies || c->rx.stage) && got < n && walk_take(c, &ret[got]) == 1;)
                 got++;
         return (int)got + (int)lane_rx_take_n(&c->rx, &ret[got], n - got);
 }

@@ -56,11 +56,14 @@ static void place_all(struct psyne_channel *ch, uint32_t g, bool from_oldest) {
                 if (__atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_FREE)
                         continue;
                 position = layout_lane_end(l, &messages);
-                if (from_oldest && group_copies(v, g))
+                if (v->groups[g].follows >= 0) /* where the one in front is: what that has passed is on nobody's way */
+                        position = group_position(v, (uint32_t)v->groups[g].follows, i, true);
+                else if (from_oldest && group_copies(v, g))
                         (void)overrun_boundary(l, v->config.record_align, &position, &messages);
                 else if (from_oldest)
                         position = __atomic_load_n(&l->floor, __ATOMIC_ACQUIRE);
-                group_place(v, g, i, position, messages, from_oldest && !group_copies(v, g));
+                group_place(v, g, i, position, messages,
+                        v->groups[g].follows >= 0 || (from_oldest && !group_copies(v, g)));
         }
 }
 
@@ -88,14 +91,62 @@ static bool may_make(struct psyne_channel *ch, uint32_t mine, const char *name, 
         return true;
 }
 
-static int policy_matches(struct psyne_channel *ch, const struct layout_group *row, const struct group_wish *wish) {
+static int group_matches(struct psyne_channel *ch, const struct layout_group *row, const struct group_wish *wish, int front) {
         static const char *const policies[] = {"blocks", "blocks", "skips", "is ejected"};
         uint32_t is = row->policy < 4 ? row->policy : 0, wanted = (uint32_t)wish->behind;
 
+        if (wish->follows && row->follows != front)
+                return error_set(-EMEDIUMTYPE, "group \"%.64s\" of %s does not follow \"%.64s\"", row->name, ch->uri,
+                        wish->follows);
+        if (wish->shared && row->kind != LAYOUT_GROUP_SHARED)
+                return error_set(-EMEDIUMTYPE, "group \"%.64s\" of %s takes one consumer", row->name, ch->uri);
         if (wanted == PSYNE_BEHIND_DEFAULT || wanted == is || wanted + is == PSYNE_BEHIND_BLOCKS)
                 return 0;
         return error_set(-EMEDIUMTYPE, "group \"%.64s\" of %s %s when it falls behind, not %s", row->name, ch->uri,
                 policies[is], policies[wanted]);
+}
+
+static bool is_of_one(const struct layout_group *row) {
+        return __atomic_load_n(&row->flags, __ATOMIC_RELAXED) & LAYOUT_GROUP_ANONYMOUS;
+}
+
+/* The row of an existing group; -ENOENT. */
+static int find_named(struct psyne_channel *ch, const char *name) {
+        for (uint32_t g = 0, owner; g < ch->view.n_groups; g++) {
+                struct layout_group *row = &ch->view.groups[g];
+
+                if (membership_row_state(row, &owner) == LAYOUT_ACTIVE && !is_of_one(row) &&
+                        strncmp(row->name, name, sizeof(row->name)) == 0)
+                        return (int)g;
+        }
+        return error_set(-ENOENT, "%s has no group \"%.64s\" to follow, yet", ch->uri, name);
+}
+
+/* Is @g behind @front, however far? */
+static bool is_behind(const struct layout_view *v, int32_t g, uint32_t front) {
+        for (unsigned n = 0; n < v->n_groups && g >= 0 && g < (int32_t)v->n_groups; n++) {
+                g = v->groups[g].follows;
+                if (g == (int32_t)front)
+                        return true;
+        }
+        return false;
+}
+
+/* While one group writes, no other may read: all are in one line with every group that works in place. */
+static int check_beside(struct psyne_channel *ch, int32_t self, int32_t front, bool in_place) {
+        const struct layout_view *v = &ch->view;
+
+        for (uint32_t g = 0, owner; g < v->n_groups; g++) {
+                struct layout_group *row = &v->groups[g];
+
+                if (membership_row_state(row, &owner) != LAYOUT_ACTIVE || (int32_t)g == self ||
+                        (!in_place && !(row->flags & LAYOUT_GROUP_IN_PLACE)) || (int32_t)g == front ||
+                        is_behind(v, front, g) || (self >= 0 && is_behind(v, (int32_t)g, (uint32_t)self)))
+                        continue;
+                return error_set(-EINVAL, "group \"%.64s\" of %s would read beside one that works in place: let one follow the other",
+                        row->name, ch->uri);
+        }
+        return 0;
 }
 
 /* 0 = found or made; -EAGAIN = somebody else is making one of that name; -EUSERS. */
@@ -105,6 +156,15 @@ static int find_or_make(struct psyne_channel *ch, const struct group_wish *wish,
         uint32_t owner, free_row = UINT32_MAX, me = membership_me(ch);
         struct layout_group *row;
         bool others = false;
+        int front = -1, r;
+
+        if (wish->follows) {
+                front = find_named(ch, wish->follows);
+                if (front < 0)
+                        return front;
+                if (group_copies(v, (uint32_t)front))
+                        return error_set(-EINVAL, "group \"%.64s\" of %s gets copies: nothing can follow it", wish->follows, ch->uri);
+        }
 
         for (uint32_t g = 0; g < v->n_groups; g++) {
                 uint32_t state;
@@ -125,7 +185,12 @@ static int find_or_make(struct psyne_channel *ch, const struct group_wish *wish,
                                 return -EAGAIN;
                         }
                         *ret = g;
-                        return policy_matches(ch, row, wish);
+                        r = group_matches(ch, row, wish, front);
+                        if (r == 0)
+                                r = check_beside(ch, (int32_t)g, row->follows, wish->in_place || row->flags & LAYOUT_GROUP_IN_PLACE);
+                        if (r == 0 && wish->in_place)
+                                __atomic_fetch_or(&row->flags, LAYOUT_GROUP_IN_PLACE, __ATOMIC_ACQ_REL);
+                        return r;
                 }
                 others |= state == LAYOUT_JOINING;
         }
@@ -133,6 +198,9 @@ static int find_or_make(struct psyne_channel *ch, const struct group_wish *wish,
                 return -EAGAIN; /* perhaps of the same name */
         if (free_row == UINT32_MAX)
                 return error_set(-EUSERS, "all %u groups of %s are taken", v->n_groups, ch->uri);
+        r = check_beside(ch, -1, front, wish->in_place);
+        if (r < 0)
+                return r;
         row = &v->groups[free_row];
         (void)membership_row_state(row, &owner);
         if (!membership_row_change(row, LAYOUT_FREE, owner, LAYOUT_JOINING, me))
@@ -146,8 +214,8 @@ static int find_or_make(struct psyne_channel *ch, const struct group_wish *wish,
         row->kind = wish->shared ? LAYOUT_GROUP_SHARED : LAYOUT_GROUP_EXCLUSIVE;
         row->policy = wish->behind;
         row->eject_ns = (uint64_t)wish->eject_ns;
-        row->flags = name ? 0 : LAYOUT_GROUP_ANONYMOUS;
-        row->follows = -1;
+        row->flags = (name ? 0 : LAYOUT_GROUP_ANONYMOUS) | (wish->in_place ? LAYOUT_GROUP_IN_PLACE : 0u);
+        __atomic_store_n(&row->follows, front, __ATOMIC_RELEASE);
         row->members = 0;
         row->ever = 0;
         snprintf(row->name, sizeof(row->name), "%s", name ? name : "");
@@ -180,10 +248,6 @@ int group_take(struct psyne_channel *ch, const struct group_wish *wish, uint32_t
                 sched_yield();
         }
         return r;
-}
-
-static bool is_of_one(const struct layout_group *row) {
-        return __atomic_load_n(&row->flags, __ATOMIC_RELAXED) & LAYOUT_GROUP_ANONYMOUS;
 }
 
 /* A lane may have been kept for a group that is gone. */

@@ -142,6 +142,13 @@ struct psyne_consumer {
                 uint64_t at, owner;
         } adopted;                  /* the loan of somebody else's that is being handed out again */
 
+        /* stage.c */
+        int32_t follows;            /* group in front of its own, -1 = none */
+        bool gates;                 /* groups follow its own: every release is theirs to see */
+        bool in_place;
+        uint64_t turn_from;         /* released position when the others last had their turn, while it gates */
+        struct wake_memory followers;
+
         /* behind.c, in groups that their producers do not wait for, or not for ever */
         bool copies;
         struct {
@@ -217,7 +224,8 @@ void membership_forget_lanes(struct psyne_channel *ch, void (*forget)(struct seg
 /* groups.c: a wish's name NULL = a group of one, which ends with its member. */
 struct group_wish {
         const char *name;
-        bool shared, from_oldest;
+        const char *follows;        /* NULL: none */
+        bool shared, from_oldest, in_place;
         enum psyne_behind behind;   /* default: whatever it is, or blocks */
         int64_t eject_ns;
 };
@@ -259,12 +267,21 @@ int behind_ejected(struct psyne_consumer *c, struct psyne_msg *ret);     /* -ECO
 void behind_untake(struct psyne_consumer *c, const struct psyne_msg *m);
 int behind_release(struct psyne_consumer *c, struct psyne_msg *m);       /* 0, -EINVAL */
 
+/* stage.c: a consumer whose group follows another, is followed, or writes in place. */
+void stage_look(struct psyne_consumer *c, uint64_t generation); /* who follows its group now? */
+bool stage_is_heard(const struct psyne_consumer *c);    /* those in front know that they have to wake it */
+bool stage_has_all(const struct psyne_consumer *c);     /* nothing that was sent is still on its way to it */
+bool stage_ended(const struct psyne_consumer *c, uint32_t lane, uint32_t generation, bool died);
+int stage_write(struct psyne_consumer *c, const struct lane_rx *x, const struct psyne_msg *m, bool remove);
+#define STAGE_REMOVE (1u << 31) /* in a message's flags, on its way from psyne_remove() */
+#define STAGE_TOKEN (LANE_HANDLE_ALIGN / 2) /* in a message's token: its release takes the long way */
+
 /* wake.c: edges F to I of psyne/inline.h; and the barrier. */
 bool wake_barrier_expedited(void);                      /* every CPU that runs a participant; false where refused */
 void wake_barrier_heavy(const struct psyne_channel *ch);
 void wake_everyone(struct psyne_channel *ch);           /* async-signal-safe */
 void wake_local(struct psyne_channel *ch);              /* this process's endpoints */
-void wake_producers(struct psyne_consumer *c);
+void wake_producers(struct psyne_consumer *c);            /* and the groups that follow */
 void wake_next(struct psyne_consumer *c);               /* another member: there is more than this one took */
 enum wait_phase { WAIT_SPIN_ON, WAIT_SLEEP };
 struct waiter {

@@ -68,7 +68,11 @@ static void lane_facts(struct psyne_channel *ch, uint32_t lane, const struct seg
 static int lane_prepare(struct psyne_channel *ch, uint32_t lane, struct psyne_producer *p) {
         const struct layout_view *v = &ch->view;
         struct layout_lane *l = &v->lanes[lane];
-        const struct segment_wish wish = {.huge = ch->huge, .numa = ch->numa};
+        const struct segment_wish wish = {
+                .huge = ch->huge,
+                .numa = ch->numa,
+                .in_place = v->config.flags & LAYOUT_CHANNEL_IN_PLACE,
+        };
         struct segment s = SEGMENT_NULL;
         struct segment_report report;
         struct segment_identity id;

@@ -327,7 +327,7 @@ static void on_lane(struct connection *k, const struct hail *h, int fd) {
                 return;
         }
         id = (struct segment_identity){.device = l->device, .inode = l->inode};
-        if (segment_import(&s, fd, v->config.ring_bytes, &id) < 0)
+        if (segment_import(&s, fd, v->config.ring_bytes, v->config.flags & LAYOUT_CHANNEL_IN_PLACE, &id) < 0)
                 return;
         pthread_mutex_lock(&ch->lock);
         if (ch->lanes[h->lane].owned || /* not by a peer that keeps to the rules */

@@ -29,13 +29,15 @@ void share_open(struct psyne_consumer *c, struct lane_rx *x, uint32_t lane, cons
                         .scattered = 1, /* releases take the long way */
                 },
                 .cursor = layout_cursor(&c->channel->view, c->group, lane),
+                .follows = -1,
         };
         x->hot.released = x->hot.published = 0;
+        x->gate = shared_claim_position(__atomic_load_n(&x->cursor->claim, __ATOMIC_RELAXED));
 }
 
-static struct shared_ring ring_of(const struct psyne_consumer *c, const struct lane_rx *x, uint32_t lane) {
-        return (struct shared_ring){
-                x->hot.base, x->hot.mask, c->channel->view.config.record_align, lane, c->generations[lane]};
+static struct shared_ring ring_of(const struct psyne_consumer *c, struct lane_rx *x, uint32_t lane) {
+        return (struct shared_ring){x->hot.base, x->hot.mask, c->channel->view.config.record_align, lane,
+                c->generations[lane], c->follows, &x->gate};
 }
 
 /* In the lane we stand in a claim may be half handed out; no other lane has one. */
@@ -53,7 +55,7 @@ bool share_ready(struct psyne_consumer *c, uint32_t lane) {
 }
 
 bool share_all_claimed(struct psyne_consumer *c, uint32_t lane) {
-        const struct lane_rx *end = walk_end(c, lane);
+        struct lane_rx *end = walk_end(c, lane);
         struct shared_ring x;
 
         if (!end)
@@ -265,6 +267,8 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
                         if (index >= LAYOUT_LOANS || mask & (1ull << index) ||
                                 !shared_owns(&c->self, member, k, index))
                                 break;
+                        if (c->in_place && stage_write(c, x, &m[i], m[i].flags & STAGE_REMOVE) < 0)
+                                break;
                         mask |= 1ull << index;
                         bytes += m[i].len;
                 }
@@ -290,7 +294,7 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
                 __atomic_store_n(&counters->messages_received, counters->messages_received + released, __ATOMIC_RELAXED);
                 __atomic_store_n(&counters->bytes_received, counters->bytes_received + bytes, __ATOMIC_RELAXED);
                 /* H: every hold word that goes up is followed by a look for producers that wait. */
-                if (raised && psyne_lane_sleepers(c->rx.hot.waiters, c->rx.hot.fence))
+                if (raised && (c->gates || psyne_lane_sleepers(c->rx.hot.waiters, c->rx.hot.fence)))
                         wake_producers(c);
         }
         if (released < n && released == i)

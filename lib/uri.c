@@ -214,6 +214,7 @@ static const struct key keys[URI_N_KEYS] = {
         [URI_WAIT] = WORD("wait", wait, words_wait),
         [URI_PERM] = {.name = "perm", .parse = parse_perm, .max = 0777, FIELD(file_mode)},
         [URI_LINGER] = {.name = "linger", .parse = parse_duration, .max = INT64_MAX, FIELD(linger_ns)},
+        [URI_INPLACE] = WORD("inplace", in_place, words_bool),
         [URI_NOTHREAD] = WORD("nothread", nothread, words_bool),
         [URI_METRICS] = WORD("metrics", metrics, words_bool),
         [URI_ENGINE] = WORD("engine", engine, words_engine),

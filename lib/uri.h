@@ -37,6 +37,7 @@ enum uri_key {
         URI_WAIT,
         URI_PERM,
         URI_LINGER,
+        URI_INPLACE,
         URI_NOTHREAD,
         URI_METRICS,
         URI_ENGINE,
@@ -73,6 +74,7 @@ struct uri {
         uint32_t wait;     /* enum uri_wait */
         uint32_t engine;   /* enum uri_engine */
         uint32_t barrier;  /* enum uri_barrier */
+        uint32_t in_place; /* 0 or 1 */
         uint32_t nothread; /* 0 or 1, like the next */
         uint32_t metrics;
 };

@@ -72,6 +72,8 @@ void psyne_wake_consumers(struct psyne_producer *p) {
                         break;
                 m = &v->members[i];
                 group = __atomic_load_n(&m->group, __ATOMIC_ACQUIRE);
+                if (group < v->n_groups && v->groups[group].follows >= 0)
+                        continue; /* it waits for the group in front */
                 if (group < v->n_groups && v->groups[group].kind == LAYOUT_GROUP_SHARED) {
                         /* A message is for one of them: wake one, of those that we have not woken already. */
                         if (!(shared & (1ull << group)) && !wake_one_of(v, group, sleepers, &p->memory, &sent))
@@ -97,6 +99,39 @@ void psyne_wake_consumers(struct psyne_producer *p) {
                 __atomic_store_n(&p->tx.shared->wakes_elided, p->tx.shared->wakes_elided + elided, __ATOMIC_RELAXED);
 }
 
+/* Those that wait for our group to release something. */
+static void wake_followers(struct psyne_consumer *c) {
+        const struct layout_view *v = &c->channel->view;
+        uint64_t sleepers = psyne_lane_sleepers(&v->header->sleepers, c->rx.hot.fence), sent = 0, shared = 0;
+
+        for (; sleepers; sleepers &= sleepers - 1) {
+                uint32_t i = (uint32_t)__builtin_ctzll(sleepers), generation, group;
+                struct layout_member *m;
+
+                if (i >= v->n_members)
+                        break;
+                m = &v->members[i];
+                group = __atomic_load_n(&m->group, __ATOMIC_ACQUIRE);
+                if (group >= v->n_groups || v->groups[group].follows != (int32_t)c->group)
+                        continue;
+                if (v->groups[group].kind == LAYOUT_GROUP_SHARED) {
+                        if (!(shared & (1ull << group)))
+                                (void)wake_one_of(v, group, sleepers, &c->followers, &sent);
+                        shared |= 1ull << group;
+                        continue;
+                }
+                generation = __atomic_load_n(&m->sleep_generation, __ATOMIC_ACQUIRE);
+                if (c->followers.woken[i] == generation)
+                        continue;
+                c->followers.woken[i] = generation;
+                __atomic_fetch_add(&m->event, 1, __ATOMIC_RELEASE);
+                (void)park_wake(&m->event, 1);
+                sent++;
+        }
+        if (sent)
+                __atomic_store_n(&c->shared->wakes_sent, c->shared->wakes_sent + sent, __ATOMIC_RELAXED);
+}
+
 /* A producer sleeps for a free position: it is woken when this reader's own released position has reached it. */
 void wake_producers(struct psyne_consumer *c) {
         const struct layout_view *v = &c->channel->view;
@@ -120,6 +155,8 @@ void wake_producers(struct psyne_consumer *c) {
                 (void)park_wake(&l->event, 1);
                 __atomic_store_n(&c->shared->wakes_sent, c->shared->wakes_sent + 1, __ATOMIC_RELAXED);
         }
+        if (c->gates)
+                wake_followers(c);
 }
 
 void wake_next(struct psyne_consumer *c) {
@@ -134,8 +171,13 @@ void wake_next(struct psyne_consumer *c) {
 void psyne_publish_released(struct psyne_consumer *c) {
         if (c->channel->forked)
                 return;
-        if (c->rx.hot.released - c->rx.hot.published >= c->rx.hot.lazy)
+        if (!c->gates) {
+                if (c->rx.hot.released - c->rx.hot.published >= c->rx.hot.lazy)
+                        walk_turn_over(c);
+        } else if (c->rx.hot.released - c->turn_from >= (c->rx.hot.mask + 1) / 8) {
+                c->turn_from = c->rx.hot.released;
                 walk_turn_over(c);
+        }
         (void)lane_rx_publish(&c->rx);
         wake_producers(c);
 }

@@ -35,6 +35,7 @@ void walk_none(struct psyne_consumer *c) {
                         .token = UINT64_MAX,
                         .held_max = c->held_max,
                 },
+                .follows = -1,
         };
 
         c->lane = -1;
@@ -104,6 +105,8 @@ static void close_lane(struct psyne_consumer *c, uint32_t lane) {
         membership_drop_lane(ch, lane, base, false);
         membership_prune_lanes(ch);
         pthread_mutex_unlock(&ch->lock);
+        if (c->gates)
+                membership_changed(ch); /* for groups behind it may end now */
 }
 
 bool walk_group_is_done(struct psyne_consumer *c, uint32_t lane) {
@@ -140,6 +143,8 @@ static void finish_lane(struct psyne_consumer *c, uint32_t lane) {
         if ((int32_t)lane == c->lane)
                 step_out(c);
         c->finished |= 1ull << lane;
+        if (c->gates)
+                membership_changed(c->channel);
 }
 
 void walk_released(struct psyne_consumer *c, uint32_t lane) {
@@ -213,6 +218,8 @@ static enum opened open_lane(struct psyne_consumer *c, uint32_t lane, uint32_t s
         } else
                 r = lane_rx_init(x, v, c->group, lane, ch->lanes[lane].segment.base, ch->lanes[lane].segment.bytes,
                         c->held_max);
+        if (r == 0 && c->in_place)
+                r = segment_allow_writing(&ch->lanes[lane].segment);
         if (r == 0)
                 ch->lanes[lane].readers++;
         pthread_mutex_unlock(&ch->lock);
@@ -222,6 +229,10 @@ static enum opened open_lane(struct psyne_consumer *c, uint32_t lane, uint32_t s
                 return LANE_DAMAGED;
         }
         x->hot.token = (uint64_t)(uintptr_t)c | lane; /* the same wherever the end lies */
+        if (!c->is_shared && !c->copies && (c->in_place || c->follows >= 0))
+                lane_rx_stage(x, v, c->follows);
+        if (c->gates && !c->is_shared)
+                x->hot.lazy = 0;
         c->generations[lane] = generation;
         c->open |= 1ull << lane;
         return LANE_OPEN;
@@ -253,6 +264,7 @@ int walk_refresh(struct psyne_consumer *c) {
                 return 0;
         c->orphans = c->orphans || c->is_shared;
         c->lanes_seen = generation;
+        stage_look(c, generation);
         close_outlived(c);
         do {
                 again = c->pending = c->stale = false;
@@ -301,7 +313,7 @@ int walk_refresh(struct psyne_consumer *c) {
                         c->pending |= o == LANE_PENDING;
                         if (o != LANE_OPEN)
                                 continue;
-                        if (states[i] != LAYOUT_ACTIVE)
+                        if (states[i] != LAYOUT_ACTIVE && stage_ended(c, i, generations[i], states[i] == LAYOUT_DEAD))
                                 c->ended |= 1ull << i;
                         c->walk[c->n_walk++] = (uint8_t)i;
                 }
@@ -317,7 +329,7 @@ static bool has_next(struct psyne_consumer *c, uint32_t lane) {
                 return share_ready(c, lane);
         if (c->copies)
                 return overrun_ready(end_of(c, lane), &c->channel->view.lanes[lane]);
-        return __atomic_load_n(lane_rx_next(end_of(c, lane)), PSYNE_ORDER_C) != 0;
+        return lane_rx_ready(end_of(c, lane));
 }
 
 /* Where in the walk the next look begins: with the lane we stand in, or behind it if its turn is over. */
@@ -368,6 +380,8 @@ again:
                         continue;
                 walk_to(c, lane);
                 r = c->is_shared ? share_take(c, ret) : c->copies ? behind_take(c, ret) : lane_rx_take(&c->rx, ret);
+                if (r == 1 && c->in_place && !c->is_shared)
+                        ret->opaque[2] |= STAGE_TOKEN;
                 if (r == -EBADMSG)
                         walk_set_aside(c); /* a header that cannot be: nothing behind it can be believed */
                 if (r != 0)

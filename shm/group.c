@@ -40,8 +40,7 @@ void group_finish(const struct layout_view *v, uint32_t group, uint32_t lane, ui
         __atomic_store_n(&layout_cursor(v, group, lane)->finished, generation, __ATOMIC_RELEASE);
 }
 
-/* How far a group has handed records out. */
-static uint64_t handed_out(const struct layout_view *v, uint32_t group, uint32_t lane) {
+uint64_t group_handed_out(const struct layout_view *v, uint32_t group, uint32_t lane) {
         const struct layout_cursor *c = layout_cursor(v, group, lane);
 
         if (__atomic_load_n(&v->groups[group].kind, __ATOMIC_RELAXED) == LAYOUT_GROUP_SHARED)
@@ -54,7 +53,7 @@ bool group_drained(const struct layout_view *v, uint32_t group, uint32_t lane, u
 
         if (died && __atomic_load_n(&layout_cursor(v, group, lane)->finished, __ATOMIC_ACQUIRE) != generation)
                 return false;
-        end = handed_out(v, group, lane);
+        end = group_handed_out(v, group, lane);
         return (died ? (int64_t)(end - tail) >= 0 : end == tail) && group_position(v, group, lane, true) == end;
 }
 

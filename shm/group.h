@@ -29,6 +29,9 @@ static inline bool group_copies(const struct layout_view *v, uint32_t group) {
 /* Is somebody there to read for the group? One that died is there until its death was noticed. */
 bool group_has_reader(const struct layout_view *v, uint32_t group);
 
+/* How far a group has handed records out. */
+uint64_t group_handed_out(const struct layout_view *v, uint32_t group, uint32_t lane);
+
 /* A reader of the group looked after the lane's producer had gone, and found nothing more. */
 void group_finish(const struct layout_view *v, uint32_t group, uint32_t lane, uint32_t generation);
 

@@ -358,6 +358,8 @@ int lane_rx_init(struct lane_rx *x, const struct layout_view *v, uint32_t group,
                 .held_max = held_max,
                 .redeliver = taken,
                 .redelivering = taken != released,
+                .follows = -1,
+                .gate = released,
         };
         return 0;
 }
@@ -369,6 +371,10 @@ void lane_rx_move(struct lane_rx *to, const struct lane_rx *from) {
         to->held_max = from->held_max;
         to->redeliver = from->redeliver;
         to->redelivering = from->redelivering;
+        to->stage = from->stage;
+        to->follows = from->follows;
+        to->gate = from->gate;
+        to->view = from->view;
         to->sequence = from->sequence;
         memcpy(to->scattered, from->scattered, from->hot.scattered * sizeof(to->scattered[0]));
 }
@@ -393,7 +399,30 @@ static int record_look(const struct lane_rx *x, uint64_t position, uint64_t *str
 static void rx_limit_held(struct lane_rx *x) {
         uint32_t room = LANE_HELD_MAX - x->hot.scattered;
 
-        x->hot.held_max = x->redelivering ? 0 : room < x->held_max ? room : x->held_max;
+        x->hot.held_max = x->redelivering || x->stage ? 0 : room < x->held_max ? room : x->held_max;
+}
+
+void lane_rx_stage(struct lane_rx *x, const struct layout_view *v, int32_t follows) {
+        x->view = v;
+        x->follows = follows;
+        x->stage = true;
+        rx_limit_held(x);
+}
+
+/* May what lies before @to be taken? The position of the group in front of a shared one may fall back for a moment. */
+static bool gate_passes(struct lane_rx *x, uint64_t to) {
+        uint64_t at;
+
+        if (x->follows < 0 || (int64_t)(x->gate - to) >= 0)
+                return true;
+        at = group_position(x->view, (uint32_t)x->follows, (uint32_t)(x->hot.token & (LANE_HANDLE_ALIGN / 2 - 1)), true);
+        if ((int64_t)(at - x->gate) > 0)
+                x->gate = at;
+        return (int64_t)(x->gate - to) >= 0;
+}
+
+bool lane_rx_ready(struct lane_rx *x) {
+        return __atomic_load_n(lane_rx_next(x), PSYNE_ORDER_C) != 0 && gate_passes(x, x->hot.taken + 1);
 }
 
 void lane_rx_limit(struct lane_rx *x, uint32_t held_max) {
@@ -424,9 +453,12 @@ int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret) {
         int r;
 
         for (;;) {
-                r = record_look(x, h->taken, &stride, &bytes, &kind);
+                /* The gate first: what the group in front wrote into the record is there once that has passed it. */
+                r = gate_passes(x, h->taken + 1) ? record_look(x, h->taken, &stride, &bytes, &kind) : 0;
                 if (r == -EBADMSG)
                         return error_set(-EBADMSG, "the producer wrote a damaged record header");
+                if (r == 1 && !gate_passes(x, h->taken + stride))
+                        r = 0; /* a position that cannot be */
                 if (r == 0) {
                         /* Nothing held and only padding in between: all of it is released. */
                         if (!h->held && h->released != h->taken) {
@@ -519,30 +551,40 @@ static void scattered_add(struct lane_rx *x, uint64_t start, uint64_t end) {
         x->scattered[h->scattered++] = (struct lane_span){start, end};
 }
 
-int lane_rx_release(struct lane_rx *x, struct psyne_msg *m) {
-        struct psyne_hot_rx *h = &x->hot;
+bool lane_rx_holds(const struct lane_rx *x, const struct psyne_msg *m) {
+        const struct psyne_hot_rx *h = &x->hot;
         uint64_t start = m->opaque[0], end = m->opaque[1];
 
         if (m->opaque[2] != h->token || start - h->released >= h->taken - h->released ||
                 end - h->released > h->taken - h->released || start - h->released >= end - h->released || !h->held)
-                return error_set(-EINVAL, "release of a message that this consumer does not hold");
+                return false;
         for (unsigned i = 0; i < h->scattered; i++)
                 if (start - x->scattered[i].start < x->scattered[i].end - x->scattered[i].start)
-                        return error_set(-EINVAL, "message released twice");
+                        return false;
+        return true;
+}
 
-        release_padding(x);
+int lane_rx_release(struct lane_rx *x, struct psyne_msg *m) {
+        struct psyne_hot_rx *h = &x->hot;
+        uint64_t start = m->opaque[0], end = m->opaque[1];
+
+        if (!lane_rx_holds(x, m))
+                return error_set(-EINVAL, "release of a message that this consumer does not hold, or has released");
+
+        release_padding(x); /* goes over what a stage removed, too, this one perhaps */
         if (start == h->released)
                 h->released = end;
-        else
+        else if ((int64_t)(start - h->released) > 0)
                 scattered_add(x, start, end);
         /* Whatever was released earlier out of order and is contiguous now goes along. */
         for (unsigned i = 0; i < h->scattered;) {
                 release_padding(x);
-                if (x->scattered[i].start != h->released) {
+                if ((int64_t)(x->scattered[i].start - h->released) > 0) {
                         i++;
                         continue;
                 }
-                h->released = x->scattered[i].end;
+                if ((int64_t)(x->scattered[i].end - h->released) > 0)
+                        h->released = x->scattered[i].end;
                 x->scattered[i] = x->scattered[--h->scattered];
                 i = 0;
         }

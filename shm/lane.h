@@ -39,6 +39,10 @@ struct lane_rx {
         uint32_t held_max;       /* hot.held_max when nothing is to be redelivered */
         uint64_t redeliver;      /* records that start before it were handed out before a death */
         bool redelivering;
+        bool stage;              /* every record takes the long way, out and back */
+        int32_t follows;         /* group in front of this one, -1 = none */
+        uint64_t gate;           /* what that one had released; only rises */
+        const struct layout_view *view;
         uint64_t sequence;       /* overrun.c: number of the record at hot.taken */
         struct lane_span scattered[LANE_HELD_MAX]; /* released out of order, hot.scattered of them */
 };
@@ -91,6 +95,12 @@ int lane_rx_init(struct lane_rx *x, const struct layout_view *v, uint32_t group,
 /* Moves a reading end to another place. The fence belongs to the place. */
 void lane_rx_move(struct lane_rx *to, const struct lane_rx *from);
 
+/* Its group follows another, or writes in place. */
+void lane_rx_stage(struct lane_rx *x, const struct layout_view *v, int32_t follows);
+
+/* Is there a record that may be taken? */
+bool lane_rx_ready(struct lane_rx *x);
+
 /* From now on at most @held_max are held here at once. */
 void lane_rx_limit(struct lane_rx *x, uint32_t held_max);
 
@@ -106,6 +116,7 @@ int lane_rx_take(struct lane_rx *x, struct psyne_msg *ret);
 void lane_rx_untake(struct lane_rx *x, const struct psyne_msg *m);
 unsigned lane_rx_take_n(struct lane_rx *x, struct psyne_msg ret[], unsigned n); /* fast ones only; 0 = use lane_rx_take */
 
+bool lane_rx_holds(const struct lane_rx *x, const struct psyne_msg *m);
 int lane_rx_release(struct lane_rx *x, struct psyne_msg *m); /* 0, -EINVAL */
 int lane_rx_release_n(struct lane_rx *x, struct psyne_msg m[], unsigned n); /* how many before the first bad one, or -EINVAL */
 

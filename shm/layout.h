@@ -72,7 +72,7 @@ struct layout_config {
         uint32_t record_align;
         uint32_t mode;           /* enum psyne_mode */
         uint32_t max_producers, max_consumers, max_lanes, max_groups;
-        uint32_t type_id, flags; /* flags: reserved */
+        uint32_t type_id, flags; /* LAYOUT_CHANNEL_* */
         uint64_t elem_bytes, type_hash;
         uint64_t created_ns;     /* CLOCK_REALTIME */
         uint64_t instance;       /* random: two channels of one name differ */
@@ -192,11 +192,16 @@ struct layout_lane {
         uint64_t committed_to;   /* reserved for gated lanes: readers look here instead of at commit words */
         uint8_t pad5[LAYOUT_LINE - 64];
 };
-enum { LAYOUT_LANE_GATED = 1, LAYOUT_LANE_IN_PLACE = 2 };
+enum { LAYOUT_LANE_GATED = 1 }; /* lane.flags, reserved */
+enum { LAYOUT_CHANNEL_IN_PLACE = 1 /* rings are not sealed against being written by stages */ };
 
 /* ---- groups ------------------------------------------------------------------------------------------------------ */
 
-enum { LAYOUT_GROUP_ANONYMOUS = 1 /* ends with its member */, LAYOUT_GROUP_OUT = 2 /* ejected */ };
+enum { /* layout_group.flags */
+        LAYOUT_GROUP_ANONYMOUS = 1, /* ends with its member */
+        LAYOUT_GROUP_OUT = 2,       /* ejected */
+        LAYOUT_GROUP_IN_PLACE = 4,  /* its members write into the records they hold */
+};
 enum layout_group_kind { LAYOUT_GROUP_EXCLUSIVE = 1, LAYOUT_GROUP_SHARED = 2 };
 
 struct layout_group {
@@ -242,7 +247,8 @@ struct layout_member {
         uint32_t held_max, prefetch;
         uint32_t thread;
         uint64_t joined_ns;      /* CLOCK_MONOTONIC */
-        uint8_t pad0[LAYOUT_LINE - 40];
+        uint64_t gates_seen;     /* it wakes the groups that followed its own when lanes_generation was this */
+        uint8_t pad0[LAYOUT_LINE - 48];
 
         /* event: wakers (RMW); the rest: the member. */
         uint32_t event;
@@ -255,7 +261,8 @@ struct layout_member {
         uint64_t receive_blocks, receive_blocked_ns, wakes_received, wakes_sent, backstop_hits, redelivered;
         uint64_t damaged, oldest_hold_ns, copied;
         uint64_t messages_received, bytes_received; /* as a member of a shared group */
-        uint8_t pad2[LAYOUT_LINE - 88];
+        uint64_t removed;        /* as a stage */
+        uint8_t pad2[LAYOUT_LINE - 96];
 };
 
 /* A run of records that a member of a shared group holds, or is about to claim. Writer: the owner; `owner` by

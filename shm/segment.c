@@ -35,7 +35,7 @@
 #define SMALL_BYTES 4096ul
 #define TMPFS_FS 0x01021994l
 #define HUGETLB_FS 0x958458f6l
-#define SEALS_NEEDED (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE)
+#define SEALS_LENGTH (F_SEAL_SHRINK | F_SEAL_GROW)
 
 /* vm.memfd_noexec=2 demands NOEXEC_SEAL, kernels before 6.3 do not know it. The name shows in /proc/PID/fd. */
 static int memfd_new(const char *name, unsigned flags) {
@@ -242,9 +242,9 @@ int segment_new(struct segment *ret, const char *name, size_t bytes, const struc
                 return error_default(r, "no memory for a ring of %zu bytes: %s", bytes, strerror(-r));
         }
 
-        /* Nobody but this process's two maps can ever write, shrink or punch holes from here on. */
+        /* Nobody but this process's two maps can ever write, shrink or punch holes from here on; or only not shrink. */
         if (fchmod(s.fd, 0600) < 0 ||
-                fcntl(s.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0) {
+                fcntl(s.fd, F_ADD_SEALS, SEALS_LENGTH | F_SEAL_SEAL | (wish->in_place ? 0 : F_SEAL_FUTURE_WRITE)) < 0) {
                 r = -errno;
                 segment_deinit(&s);
                 return error_set(r, "sealing the ring: %s", strerror(-r));
@@ -260,7 +260,8 @@ int segment_new(struct segment *ret, const char *name, size_t bytes, const struc
         return 0;
 }
 
-int segment_import(struct segment *ret, int fd, size_t bytes, const struct segment_identity *expected) {
+int segment_import(struct segment *ret, int fd, size_t bytes, bool in_place, const struct segment_identity *expected) {
+        const int needed = SEALS_LENGTH | (in_place ? 0 : F_SEAL_FUTURE_WRITE);
         struct segment s = SEGMENT_NULL;
         struct statfs fs;
         struct stat st;
@@ -276,7 +277,7 @@ int segment_import(struct segment *ret, int fd, size_t bytes, const struct segme
         seals = fcntl(fd, F_GET_SEALS);
         if (!S_ISREG(st.st_mode) || (fs.f_type != TMPFS_FS && fs.f_type != HUGETLB_FS) || fs.f_bsize <= 0 ||
                 bytes % (size_t)fs.f_bsize != 0 || st.st_size != (off_t)bytes || seals < 0 ||
-                (seals & SEALS_NEEDED) != SEALS_NEEDED ||
+                (seals & needed) != needed ||
                 (expected && (st.st_dev != expected->device || st.st_ino != expected->inode))) {
                 segment_deinit(&s);
                 return error_set(-EBADMSG,
@@ -292,6 +293,15 @@ int segment_import(struct segment *ret, int fd, size_t bytes, const struct segme
         }
         (void)madvise(s.base, 2 * s.bytes, MADV_DONTDUMP);
         *ret = s;
+        return 0;
+}
+
+int segment_allow_writing(struct segment *s) {
+        if (s->writable)
+                return 0;
+        if (mprotect(s->base, 2 * s->bytes, PROT_READ | PROT_WRITE) < 0)
+                return error_set(-errno, "mapping the ring that was handed over writable: %s", strerror(errno));
+        s->writable = true;
         return 0;
 }
 

@@ -26,6 +26,7 @@ struct segment {
 struct segment_wish {
         enum psyne_try huge;      /* DEFAULT = TRY */
         enum psyne_try numa;
+        bool in_place;            /* others may map it writable, too: nothing but the length is sealed */
 };
 
 /* What was obtained, and where it is less than was asked for, why, and what helps. */
@@ -47,9 +48,13 @@ struct segment_identity {
 int segment_new(struct segment *ret, const char *name, size_t bytes, const struct segment_wish *wish,
         struct segment_report *report);
 
-/* Maps read-only what another process handed over, after checking that it is what was announced. Takes @fd over,
- * on failure too. -EBADMSG: not the announced memory, not sealed, or of the wrong size. */
-int segment_import(struct segment *ret, int fd, size_t bytes, const struct segment_identity *expected);
+/* Maps read-only what another process handed over, after checking that it is what was announced: sealed against new
+ * writable maps too, unless @in_place. Takes @fd over, on failure too. -EBADMSG: not the announced memory, not sealed, or of
+ * the wrong size. */
+int segment_import(struct segment *ret, int fd, size_t bytes, bool in_place, const struct segment_identity *expected);
+
+/* Makes a ring that was imported @in_place writable here. */
+int segment_allow_writing(struct segment *s);
 
 int segment_identify(const struct segment *s, struct segment_identity *ret);
 void segment_deinit(struct segment *s); /* accepts SEGMENT_NULL and leaves it behind */

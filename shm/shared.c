@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/fault.h"
+#include "shm/group.h"
 
 /* A test builds with one of them weakened and must see a race reported. */
 #ifndef SHARED_ORDER_A
@@ -192,13 +193,25 @@ static bool ring_is_the_lane(const struct layout_view *v, const struct shared_ri
         return __atomic_load_n(&v->lanes[x->lane].generation, __ATOMIC_ACQUIRE) == x->generation;
 }
 
+/* May what lies before @to be claimed? */
+static bool gate_passes(const struct layout_view *v, const struct shared_ring *x, uint64_t to) {
+        uint64_t at;
+
+        if (x->follows < 0 || (int64_t)(*x->gate - to) >= 0)
+                return true;
+        at = group_position(v, (uint32_t)x->follows, x->lane, true);
+        if ((int64_t)(at - *x->gate) > 0)
+                *x->gate = at;
+        return (int64_t)(*x->gate - to) >= 0;
+}
+
 bool shared_ready(const struct layout_view *v, uint32_t group, const struct shared_ring *x) {
         uint64_t word = __atomic_load_n(claim_of(v, group, x->lane), __ATOMIC_ACQUIRE);
         const struct psyne_record *r = (const void *)(x->base + (shared_claim_position(word) & x->mask));
 
         if (!ring_is_the_lane(v, x))
                 return false;
-        return word & 127 || peek(&r->commit) != 0;
+        return word & 127 || (peek(&r->commit) != 0 && gate_passes(v, x, shared_claim_position(word) + 1));
 }
 
 int shared_claim(struct shared_self *s, const struct shared_ring *x, unsigned most, struct shared_claim *ret) {
@@ -238,7 +251,9 @@ int shared_claim(struct shared_self *s, const struct shared_ring *x, unsigned mo
                 }
                 FAULT_POINT("shared.held");
                 while (n < most && n < LAYOUT_LOANS && at - start <= x->mask + 1) { /* 2 */
-                        stride = header_at(x, at, &pad);
+                        stride = gate_passes(v, x, at + 1) ? header_at(x, at, &pad) : 0;
+                        if (stride > 1 && !gate_passes(v, x, at + stride))
+                                stride = 0; /* a position that cannot be */
                         if (stride <= 1)
                                 break;
                         pads |= (uint64_t)pad << n;

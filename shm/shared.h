@@ -49,6 +49,8 @@ struct shared_ring {
         const unsigned char *base;
         uint64_t mask, align;
         uint32_t lane, generation;     /* whose ring it is: the index may have got another one since */
+        int32_t follows;               /* group in front, -1 = none */
+        uint64_t *gate;                /* how far that one was; only rises */
 };
 
 struct shared_claim {

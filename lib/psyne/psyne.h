@@ -47,6 +47,7 @@ enum psyne_try { PSYNE_TRY_DEFAULT, PSYNE_TRY, PSYNE_NEVER, PSYNE_REQUIRE }; /* 
 
 enum { /* psyne_opts.flags */
         PSYNE_NO_THREAD = 1, /* no service thread for this channel: call psyne_poll() */
+        PSYNE_IN_PLACE = 2,  /* consumers that ask for it may write into the messages they hold: stages of a pipeline */
 };
 
 /* Option structs: zero = not asked (adopt what the channel has, or the default). struct_size = sizeof. NULL = ask
@@ -88,6 +89,9 @@ struct psyne_consumer_opts {
          * for it to move and then go on without it for good (default 1 s) */
         enum psyne_behind behind;
         int64_t eject_ns;
+        const char *follows;  /* a group made by this: gets what that group has released, and nothing before that */
+        uint32_t in_place;    /* messages may be written, up to cap, and their len and type changed until the release */
+        uint32_t shared;      /* a group made by this is shared in every mode */
 };
 
 /* ---- channel ---------------------------------------------------------------------------------------------------- */
@@ -140,6 +144,8 @@ int psyne_recv_type(struct psyne_consumer *c, uint32_t type, struct psyne_msg *r
 int psyne_recv_latest(struct psyne_consumer *c, struct psyne_msg *ret);
 int psyne_release(struct psyne_consumer *c, struct psyne_msg *m);
 int psyne_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n);
+int psyne_remove(struct psyne_consumer *c, struct psyne_msg *m);                           /* in place: nobody behind gets it */
+int psyne_forward(struct psyne_consumer *c, struct psyne_msg *m, struct psyne_producer *to, int64_t timeout_ns); /* copies */
 
 #define PSYNE_ANY_TYPE UINT32_MAX
 struct psyne_handler {

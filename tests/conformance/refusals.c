@@ -191,7 +191,7 @@ Test(options, refused, .init = make_dir, .fini = drop_dir) {
                 {.struct_size = sizeof(struct psyne_opts) + 8},
                 {.struct_size = sizeof(struct psyne_opts), .mode = (enum psyne_mode)77},
                 {.struct_size = sizeof(struct psyne_opts), .mode = (enum psyne_mode)-1},
-                {.struct_size = sizeof(struct psyne_opts), .flags = 2},
+                {.struct_size = sizeof(struct psyne_opts), .flags = 4},
                 {.struct_size = sizeof(struct psyne_opts), .huge = (enum psyne_try)9},
                 {.struct_size = sizeof(struct psyne_opts), .numa = (enum psyne_try)9},
                 {.struct_size = sizeof(struct psyne_opts), .uring = (enum psyne_try)9},

@@ -145,7 +145,7 @@ Test(uri, refuses_bad_percent_and_control_characters) {
 Test(uri, reads_every_option) {
         struct uri u = expect_parsed("ipc://x?size=16M&mode=mpmc&align=128&producers=3&consumers=64&type=7&elem=4"
                                      "&hash=0xDEADbeefcafef00d&huge=require&numa=never&uring=try&wait=block&perm=0660"
-                                     "&linger=250ms&nothread=1&metrics=0&engine=futex&barrier=fence");
+                                     "&linger=250ms&nothread=1&inplace=1&metrics=0&engine=futex&barrier=fence");
 
         cr_expect_eq(u.set, (UINT64_C(1) << URI_N_KEYS) - 1);
         cr_expect_eq(u.size_bytes, 16 << 20);
@@ -163,6 +163,7 @@ Test(uri, reads_every_option) {
         cr_expect_eq(u.file_mode, 0660);
         cr_expect_eq(u.linger_ns, 250000000);
         cr_expect_eq(u.nothread, 1);
+        cr_expect_eq(u.in_place, 1);
         cr_expect_eq(u.metrics, 0);
         cr_expect_eq(u.engine, URI_ENGINE_FUTEX);
         cr_expect_eq(u.barrier, URI_BARRIER_FENCE);

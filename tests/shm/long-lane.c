@@ -207,7 +207,7 @@ static int reader_main(char **argv) {
 
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         (void)map_control(control, &v);
-        must(segment_import(&s, ring, ring_bytes, NULL) == 0);
+        must(segment_import(&s, ring, ring_bytes, false, NULL) == 0);
         must(lane_rx_init(&rx, &v, 0, 0, s.base, ring_bytes, 16) == 0);
         return consume(strtoull(argv[5], NULL, 0), strtoull(argv[6], NULL, 0));
 }

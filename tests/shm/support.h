@@ -85,7 +85,7 @@ static inline void fixture_init(struct fixture *f, uint64_t ring, uint64_t align
         fixture_control(f, ring, align);
         must(segment_new(&f->writer, "test", ring, &wish, &report) == 0);
         fd = fcntl(f->writer.fd, F_DUPFD_CLOEXEC, 0);
-        must(segment_import(&f->reader, fd, ring, NULL) == 0);
+        must(segment_import(&f->reader, fd, ring, false, NULL) == 0);
         c = layout_cursor(&f->view, 0, 0);
         c->exact.released = c->exact.taken = c->published = start;
         f->control->groups_active = 1;

@@ -210,7 +210,7 @@ Test(segment, maps_2m_pages_from_the_pool, .fini = pool_restore) {
         cr_assert_eq((uintptr_t)s.base % (2 * MIB), 0);
         expect_no_faults(&s, 4096, true);
         expect_mirror(&s);
-        cr_assert_eq(segment_import(&reader, copy_of(s.fd), 4 * MIB, NULL), 0, "%s", error_get());
+        cr_assert_eq(segment_import(&reader, copy_of(s.fd), 4 * MIB, false, NULL), 0, "%s", error_get());
         expect_no_faults(&reader, 4096, false);
         cr_assert_eq(memcmp(reader.base, s.base, s.bytes), 0);
         segment_deinit(&reader);
@@ -353,7 +353,7 @@ Test(segment, cannot_be_written_or_resized_by_who_imports_it) {
         struct stat st;
 
         memset(s.base, 0x5a, s.bytes);
-        cr_assert_eq(segment_import(&reader, copy_of(s.fd), s.bytes, &id), 0, "%s", error_get());
+        cr_assert_eq(segment_import(&reader, copy_of(s.fd), s.bytes, false, &id), 0, "%s", error_get());
         cr_assert_not(reader.writable);
         cr_assert_neq(reader.base, s.base);
         expect_sealed(reader.fd, reader.bytes);
@@ -376,7 +376,7 @@ Test(segment, kills_who_writes_through_an_import) {
         int status;
         pid_t pid;
 
-        cr_assert_eq(segment_import(&reader, copy_of(s.fd), s.bytes, NULL), 0);
+        cr_assert_eq(segment_import(&reader, copy_of(s.fd), s.bytes, false, NULL), 0);
         pid = fork();
         if (pid == 0) {
                 signal(SIGSEGV, SIG_DFL);
@@ -423,7 +423,7 @@ static void expect_refused(const char *name, int fd, size_t bytes, const struct 
 
         cr_assert_geq(fd, 0, "%s: test", name);
         error_clear();
-        r = segment_import(&s, fd, bytes, id);
+        r = segment_import(&s, fd, bytes, false, id);
         cr_assert_eq(r, -EBADMSG, "%s: %d, %s", name, r, error_get());
         cr_assert_not_null(strstr(error_get(), "handed over"), "%s: %s", name, error_get());
         cr_assert_eq(fcntl(fd, F_GETFD), -1, "%s: left open", name);
@@ -501,8 +501,8 @@ Test(segment, refuses_a_size_that_is_no_whole_huge_page, .fini = pool_restore) {
 Test(segment, refuses_a_descriptor_that_is_closed) {
         struct segment s = SEGMENT_NULL;
 
-        cr_assert_lt(segment_import(&s, -1, 4096, NULL), 0);
-        cr_assert_lt(segment_import(&s, 1 << 20, 4096, NULL), 0);
+        cr_assert_lt(segment_import(&s, -1, 4096, false, NULL), 0);
+        cr_assert_lt(segment_import(&s, 1 << 20, 4096, false, NULL), 0);
         cr_assert_null(s.base);
 }
 
@@ -519,7 +519,7 @@ Test(segment, leaves_no_descriptor_and_no_map_behind) {
         fds = count_fds(), maps = count_maps();
         for (unsigned i = 0; i < 20; i++) {
                 s = segment_of(4096ul << (i % 5));
-                cr_assert_eq(segment_import(&reader, copy_of(s.fd), s.bytes, NULL), 0);
+                cr_assert_eq(segment_import(&reader, copy_of(s.fd), s.bytes, false, NULL), 0);
                 segment_deinit(&reader);
                 segment_deinit(&s);
         }

@@ -114,7 +114,7 @@ static void *consume(void *arg) {
         uint32_t me = (uint32_t)(uintptr_t)arg;
         static uint64_t starts[MEMBERS][LAYOUT_LOANS][LAYOUT_LOANS];
         struct shared_self s = {.starts = starts[me]};
-        const struct shared_ring x = {ring, RING - 1, ALIGN, 0, 0};
+        const struct shared_ring x = {.base = ring, .mask = RING - 1, .align = ALIGN, .follows = -1};
 
         begin(&s, me);
         for (unsigned long turn = 0; __atomic_load_n(&n_done, __ATOMIC_RELAXED) < n_messages; turn++) {
