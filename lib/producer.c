@@ -531,8 +531,8 @@ int psyne_claim_n(struct psyne_producer *p, size_t bytes, unsigned n, int64_t ti
         return 1 + (int)lane_tx_claim_n(&p->tx, bytes, n - 1, &ret[1]);
 }
 
-/* Commits the @n oldest open claims, given in claim order, with one release store and at most one wake per sleeper.
- * Returns @n; -EINVAL: nothing was committed. */
+/* Commits the @n oldest open claims, given in claim order, with one release store and at most one wake per sleeper;
+ * aborted ones between them are no claims any more. Returns @n; -EINVAL: nothing was committed. */
 int psyne_commit_n(struct psyne_producer *p, struct psyne_msg m[], unsigned n) {
         int r;
 

@@ -142,12 +142,21 @@ unsigned lane_tx_claim_n(struct lane_tx *t, size_t bytes, unsigned n, struct psy
         return i;
 }
 
-/* Is @m a claim of this lane that is still open? */
+/* The aborted claim that starts at @start and waits for older ones; n_aborted if there is none. */
+static unsigned aborted_at(const struct lane_tx *t, uint64_t start) {
+        unsigned i = 0;
+
+        while (i < t->n_aborted && t->aborted[i].start != start)
+                i++;
+        return i;
+}
+
+/* Is @m a claim of this lane that is still open? Messages are values: a copy of one that was aborted looks as if. */
 static bool claim_is_open(const struct lane_tx *t, const struct psyne_msg *m) {
         uint64_t open = t->hot.head - t->hot.tail, start = m->opaque[0] - t->hot.tail, end = m->opaque[1] - t->hot.tail;
 
-        return m->opaque[2] == t->hot.token && start < end && end <= open &&
-                end - start >= t->hot.align && !((start | end) & (t->hot.align - 1));
+        return m->opaque[2] == t->hot.token && start < end && end <= open && end - start >= t->hot.align &&
+                !((start | end) & (t->hot.align - 1)) && aborted_at(t, m->opaque[0]) == t->n_aborted;
 }
 
 /*
@@ -213,12 +222,36 @@ int lane_tx_commit(struct lane_tx *t, struct psyne_msg *m) {
         return 0;
 }
 
+/* From @position over the aborted claims that follow each other there. */
+static uint64_t behind_aborted(const struct lane_tx *t, uint64_t position) {
+        unsigned i;
+
+        while ((i = aborted_at(t, position)) < t->n_aborted)
+                position = t->aborted[i].end;
+        return position;
+}
+
+/* Writes the aborted claims in [@from, @to) as padding, which becomes visible with whatever is in front of it. */
+static void aborted_write(struct lane_tx *t, uint64_t from, uint64_t to) {
+        while (from != to) {
+                unsigned i = aborted_at(t, from);
+                struct psyne_record *r = psyne_lane_record(t->hot.base, from, t->hot.mask);
+
+                r->bytes = 0;
+                r->kind = PSYNE_RECORD_PAD;
+                __atomic_store_n(&r->commit, (uint32_t)(t->aborted[i].end - from), __ATOMIC_RELAXED);
+                from = t->aborted[i].end;
+                t->aborted[i] = t->aborted[--t->n_aborted];
+        }
+}
+
+/* Aborted claims between those of the batch are part of it, as padding: a reader sees all of it or nothing. */
 int lane_tx_commit_n(struct lane_tx *t, struct psyne_msg m[], unsigned n) {
         struct psyne_hot_tx *h = &t->hot;
         uint64_t end;
 
         for (unsigned i = 0; i < n; i++) {
-                if (m[i].opaque[0] != (i ? m[i - 1].opaque[1] : h->tail) || !claim_is_open(t, &m[i]))
+                if (m[i].opaque[0] != (i ? behind_aborted(t, m[i - 1].opaque[1]) : h->tail) || !claim_is_open(t, &m[i]))
                         return error_set(-EINVAL, "message %u is not the next open claim of this producer", i);
                 if (m[i].len > m[i].opaque[1] - m[i].opaque[0] - PSYNE_RECORD_HEADER)
                         return error_set(-EINVAL, "length of message %u exceeds its claim", i);
@@ -234,6 +267,7 @@ int lane_tx_commit_n(struct lane_tx *t, struct psyne_msg m[], unsigned n) {
                 r->kind = m[i].type;
                 __atomic_store_n(&r->commit,
                         (uint32_t)((i == n - 1 ? end : m[i].opaque[1]) - m[i].opaque[0]), __ATOMIC_RELAXED);
+                aborted_write(t, m[i - 1].opaque[1], m[i].opaque[0]);
         }
         FAULT_POINT("commit_n.before");
         psyne_lane_publish(h, m[0].opaque[0], n == 1 ? end : m[0].opaque[1], m[0].len, m[0].type);
@@ -267,9 +301,6 @@ int lane_tx_abort(struct lane_tx *t, struct psyne_msg *m) {
                 if (h->frontier - h->tail > start + h->align - h->tail)
                         h->frontier = start + h->align;
         } else {
-                for (unsigned i = 0; i < t->n_aborted; i++)
-                        if (t->aborted[i].start == start)
-                                return error_set(-EINVAL, "message aborted twice");
                 if (t->n_aborted == LANE_ABORTED_MAX)
                         return error_set(-ENOBUFS, "%u aborted claims wait for older ones", LANE_ABORTED_MAX);
                 t->aborted[t->n_aborted++] = (struct lane_span){start, end};

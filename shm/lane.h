@@ -78,7 +78,8 @@ unsigned lane_tx_unread(const struct lane_tx *t, uint64_t position);
 unsigned lane_tx_claim_n(struct lane_tx *t, size_t bytes, unsigned n, struct psyne_msg ret[]);
 
 int lane_tx_commit(struct lane_tx *t, struct psyne_msg *m);               /* 0, -EINVAL */
-int lane_tx_commit_n(struct lane_tx *t, struct psyne_msg m[], unsigned n); /* n, -EINVAL: nothing was committed */
+/* The oldest open claims but for aborted ones between them. n, -EINVAL: nothing was committed. */
+int lane_tx_commit_n(struct lane_tx *t, struct psyne_msg m[], unsigned n);
 int lane_tx_abort(struct lane_tx *t, struct psyne_msg *m);                /* 0, -EINVAL, -ENOBUFS */
 int lane_tx_resize(struct lane_tx *t, struct psyne_msg *m, size_t bytes); /* 0, -EINVAL, -EMSGSIZE, -ENOSPC */
 

@@ -166,21 +166,31 @@ static void do_commit_batch(void) {
         if (!n_open)
                 return;
         most = 1 + (unsigned)below(n_open);
-        for (; n < most && !claims[n].aborted; n++) {
-                m[n] = claims[n].m;
+        while (claims[most - 1].aborted) /* behind the batch it is not part of it; the oldest is none */
+                most--;
+        for (unsigned i = 0; i < most; i++) { /* those in between become padding with it */
+                if (claims[i].aborted)
+                        continue;
+                m[n] = claims[i].m;
                 if (!below(3))
                         m[n].len = below(m[n].cap + 1);
                 m[n].type = ++serial;
                 fill_like_records(m[n].data, m[n].cap, serial, f.align);
+                n++;
         }
-        for (unsigned i = 0; i < n; i++)
-                appended(claims[i].start,
-                        i == n_open - 1 ? claims[i].start + psyne_lane_stride(m[i].len, f.align) : claims[i].end,
-                        &m[i]);
+        for (unsigned i = 0, k = 0; i < most; i++)
+                if (claims[i].aborted)
+                        appended(claims[i].start, claims[i].end, NULL);
+                else {
+                        appended(claims[i].start,
+                                i == n_open - 1 ? claims[i].start + psyne_lane_stride(m[k].len, f.align) : claims[i].end,
+                                &m[k]);
+                        k++;
+                }
         r = lane_tx_commit_n(&f.tx, m, n);
         check(r == (int)n, "%d: %s", r, error_get());
-        n_open -= n;
-        memmove(&claims[0], &claims[n], n_open * sizeof(claims[0]));
+        n_open -= most;
+        memmove(&claims[0], &claims[most], n_open * sizeof(claims[0]));
         settle();
         f.tx.hot.ahead = below(2) ? LANE_AHEAD_STREAM : LANE_AHEAD_CONVERSATION;
         if (f.tx.hot.head == f.tx.hot.tail && below(2))
