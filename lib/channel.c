@@ -650,8 +650,12 @@ int psyne_wait_peers(struct psyne_channel *ch, unsigned producers, unsigned cons
 int psyne_poll(struct psyne_channel *ch, int64_t timeout_ns) {
         int r;
 
-        if (!ch || !(ch->flags & PSYNE_NO_THREAD) || ch->scheme != URI_IPC)
+        if (!ch)
+                return error_set(-EINVAL, "psyne_poll: no channel");
+        r = channel_check(ch); /* before what it is for: the same answer for every inherited handle */
+        if (r < 0)
+                return r;
+        if (!(ch->flags & PSYNE_NO_THREAD) || ch->scheme != URI_IPC)
                 return error_set(-EINVAL, "psyne_poll is for ipc:// channels opened with PSYNE_NO_THREAD");
-        r = channel_check(ch);
-        return r < 0 ? r : service_poll(ch, timeout_ns);
+        return service_poll(ch, timeout_ns);
 }

@@ -256,6 +256,7 @@ static int in_the_child(struct world *w, struct ends *e, struct psyne_msg *claim
         m = *held;
         MUST_REFUSE(psyne_release_n(e->c, &m, 1), -EOWNERDEAD);
         MUST_REFUSE(psyne_wait_peers(e->ch, 0, 0, PSYNE_NOWAIT), -EOWNERDEAD);
+        MUST_REFUSE(psyne_poll(e->ch, PSYNE_NOWAIT), -EOWNERDEAD); /* not that it has a service thread, which is not ours */
         MUST_REFUSE(psyne_info(e->ch, &info), -EOWNERDEAD);
         MUST_REFUSE(psyne_metrics(e->ch, &metrics), -EOWNERDEAD);
         MUST_REFUSE(psyne_producer_open(e->ch, NULL, &p), -EOWNERDEAD);
