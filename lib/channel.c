@@ -109,13 +109,16 @@ static int wishes_merge(struct wishes *w, const struct uri *u, const struct psyn
                 w->membarrier = u->barrier == URI_BARRIER_MEMBARRIER;
         }
 
-        if (w->file_mode && ((w->file_mode & 0600) != 0600 || w->file_mode & ~0666u))
-                return error_set(-EINVAL, "file mode %#o: the owner reads and writes, and nobody executes", w->file_mode);
-        if (w->align && (w->align < PSYNE_RECORD_HEADER || w->align > 4096 || w->align & (w->align - 1)))
-                return error_set(-EINVAL, "align=%u: a power of two from %u to 4096 is needed", w->align,
-                        PSYNE_RECORD_HEADER);
+        if (w->file_mode && (w->file_mode < 0600 || w->file_mode > 0666))
+                return error_set(-ERANGE, "file mode %#o: must lie between 0600 and 0666", w->file_mode);
+        if (w->file_mode & 0111)
+                return error_set(-EINVAL, "file mode %#o: nobody may execute a control file", w->file_mode);
+        if (w->align && (w->align < PSYNE_RECORD_HEADER || w->align > 4096))
+                return error_set(-ERANGE, "align=%u: must lie between %u and 4096", w->align, PSYNE_RECORD_HEADER);
+        if (w->align & (w->align - 1))
+                return error_set(-EINVAL, "align=%u: a power of two is needed", w->align);
         if (w->max_producers > LAYOUT_PRODUCERS_MAX || w->max_consumers > LAYOUT_CONSUMERS_MAX)
-                return error_set(-EINVAL, "at most %u producers and %u consumers", LAYOUT_PRODUCERS_MAX,
+                return error_set(-ERANGE, "at most %u producers and %u consumers", LAYOUT_PRODUCERS_MAX,
                         LAYOUT_CONSUMERS_MAX);
 
         w->ring_asked = w->ring_bytes;
@@ -124,7 +127,7 @@ static int wishes_merge(struct wishes *w, const struct uri *u, const struct psyn
                         return error_set(-ENOMEM, "size=%llu is more than this machine's memory",
                                 (unsigned long long)w->ring_bytes);
                 if (w->ring_bytes > LAYOUT_RING_MAX)
-                        return error_set(-EINVAL, "size=%llu: at most %llu", (unsigned long long)w->ring_bytes,
+                        return error_set(-ERANGE, "size=%llu: at most %llu", (unsigned long long)w->ring_bytes,
                                 LAYOUT_RING_MAX);
                 w->ring_bytes = round_up_pow2(w->ring_bytes);
                 if (w->ring_bytes < LAYOUT_RING_MIN)
@@ -134,7 +137,7 @@ static int wishes_merge(struct wishes *w, const struct uri *u, const struct psyn
                                 (unsigned long long)w->ring_bytes, w->align);
         }
         if (uri_has(u, URI_SIZE) && !w->ring_bytes)
-                return error_set(-EINVAL, "size=0: a ring needs memory");
+                return error_set(-ERANGE, "size=0: a ring needs memory");
         return 0;
 }
 

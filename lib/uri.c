@@ -152,13 +152,12 @@ static int parse_perm(const struct key *k, const char *value, uint64_t *ret) {
         int r;
 
         r = read_digits(value, 8, &end, &v);
-        if (r == -ERANGE || (r == 0 && !*end && v > 0777))
+        if (r == -ERANGE || (r == 0 && !*end && (v < 0600 || v > 0666)))
                 return error_set(-ERANGE, "%s=%s: must lie between 0600 and 0666", k->name, value);
         if (r < 0 || *end)
                 return error_set(-EINVAL, "%s=%s: not an octal file mode such as 0600 or 660", k->name, value);
-        if ((v & 0600) != 0600 || (v & 0111))
-                return error_set(
-                        -EINVAL, "%s=%s: the owner must be able to read and write, nobody to execute", k->name, value);
+        if (v & 0111)
+                return error_set(-EINVAL, "%s=%s: nobody may execute a control file", k->name, value);
         *ret = v;
         return 0;
 }
@@ -212,7 +211,7 @@ static const struct key keys[URI_N_KEYS] = {
         [URI_NUMA] = WORD("numa", numa, words_try),
         [URI_URING] = WORD("uring", uring, words_try),
         [URI_WAIT] = WORD("wait", wait, words_wait),
-        [URI_PERM] = {.name = "perm", .parse = parse_perm, .max = 0777, FIELD(file_mode)},
+        [URI_PERM] = {.name = "perm", .parse = parse_perm, .max = 0666, FIELD(file_mode)},
         [URI_LINGER] = {.name = "linger", .parse = parse_duration, .max = INT64_MAX, FIELD(linger_ns)},
         [URI_INPLACE] = WORD("inplace", in_place, words_bool),
         [URI_NOTHREAD] = WORD("nothread", nothread, words_bool),

@@ -113,19 +113,26 @@ static const struct address {
         {"memory://x?size=1048576G", -ENOMEM},
         {"ipc://x?size=4096&align=4096", -EINVAL}, /* not four records */
         {"ipc://x?align=48", -EINVAL},
-        {"ipc://x?align=8", -EINVAL},
-        {"ipc://x?align=8192", -EINVAL},
-        {"ipc://x?producers=65", -EINVAL},
-        {"ipc://x?consumers=65", -EINVAL},
+        {"ipc://x?align=8", -ERANGE},
+        {"ipc://x?align=8192", -ERANGE},
+        {"ipc://x?producers=65", -ERANGE},
+        {"ipc://x?consumers=65", -ERANGE},
         {"ipc://x?producers=0", -ERANGE},
+        {"ipc://x?consumers=0", -ERANGE},
+        {"ipc://x?align=0", -ERANGE},
+        {"ipc://x?align=15", -ERANGE},
+        {"ipc://x?align=4097", -ERANGE},
         {"ipc://x?mode=ring", -EINVAL},
         {"ipc://x?wait=often", -EINVAL},
         {"ipc://x?huge=maybe", -EINVAL},
         {"ipc://x?engine=steam", -EINVAL},
         {"ipc://x?linger=5", -EINVAL}, /* of what? */
         {"ipc://x?linger=5h", -EINVAL},
-        {"ipc://x?perm=0777", -EINVAL},
-        {"ipc://x?perm=0400", -EINVAL},
+        {"ipc://x?perm=0777", -ERANGE},
+        {"ipc://x?perm=0400", -ERANGE},
+        {"ipc://x?perm=0577", -ERANGE},
+        {"ipc://x?perm=0667", -ERANGE},
+        {"ipc://x?perm=0650", -EINVAL},
         {"ipc://x?perm=rw", -EINVAL},
         {"ipc://x?type=0x", -EINVAL},
         {"ipc://x?type=4294967296", -ERANGE},
@@ -185,31 +192,39 @@ Test(addresses, accepted, .init = make_dir, .fini = drop_dir) {
 }
 
 Test(options, refused, .init = make_dir, .fini = drop_dir) {
-        const struct psyne_opts bad[] = {
-                {.struct_size = 0},
-                {.struct_size = 1},
-                {.struct_size = sizeof(struct psyne_opts) + 8},
-                {.struct_size = sizeof(struct psyne_opts), .mode = (enum psyne_mode)77},
-                {.struct_size = sizeof(struct psyne_opts), .mode = (enum psyne_mode)-1},
-                {.struct_size = sizeof(struct psyne_opts), .flags = 4},
-                {.struct_size = sizeof(struct psyne_opts), .huge = (enum psyne_try)9},
-                {.struct_size = sizeof(struct psyne_opts), .numa = (enum psyne_try)9},
-                {.struct_size = sizeof(struct psyne_opts), .uring = (enum psyne_try)9},
-                {.struct_size = sizeof(struct psyne_opts), .record_align = 24},
-                {.struct_size = sizeof(struct psyne_opts), .max_producers = 65},
-                {.struct_size = sizeof(struct psyne_opts), .max_consumers = UINT32_MAX},
-                {.struct_size = sizeof(struct psyne_opts), .file_mode = 0777},
-                {.struct_size = sizeof(struct psyne_opts), .file_mode = 0200},
-                {.struct_size = sizeof(struct psyne_opts), .file_mode = UINT32_MAX},
+        const size_t size = sizeof(struct psyne_opts);
+        const struct {
+                struct psyne_opts opts;
+                int error;
+        } bad[] = {
+                {{.struct_size = 0}, -EINVAL},
+                {{.struct_size = 1}, -EINVAL},
+                {{.struct_size = size + 8}, -EINVAL},
+                {{.struct_size = size, .mode = (enum psyne_mode)77}, -EINVAL},
+                {{.struct_size = size, .mode = (enum psyne_mode)-1}, -EINVAL},
+                {{.struct_size = size, .flags = 4}, -EINVAL},
+                {{.struct_size = size, .huge = (enum psyne_try)9}, -EINVAL},
+                {{.struct_size = size, .numa = (enum psyne_try)9}, -EINVAL},
+                {{.struct_size = size, .uring = (enum psyne_try)9}, -EINVAL},
+                {{.struct_size = size, .record_align = 24}, -EINVAL},
+                {{.struct_size = size, .record_align = 8}, -ERANGE},
+                {{.struct_size = size, .record_align = 8192}, -ERANGE},
+                {{.struct_size = size, .max_producers = 65}, -ERANGE},
+                {{.struct_size = size, .max_consumers = 65}, -ERANGE},
+                {{.struct_size = size, .max_consumers = UINT32_MAX}, -ERANGE},
+                {{.struct_size = size, .file_mode = 0777}, -ERANGE},
+                {{.struct_size = size, .file_mode = 0200}, -ERANGE},
+                {{.struct_size = size, .file_mode = UINT32_MAX}, -ERANGE},
+                {{.struct_size = size, .file_mode = 0610}, -EINVAL},
         };
         struct psyne_channel *ch = NULL;
         struct counts before;
 
         before = settled();
         for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-                int r = psyne_open("ipc://x", &bad[i], &ch);
+                int r = psyne_open("ipc://x", &bad[i].opts, &ch);
 
-                cr_expect_eq(r, -EINVAL, "row %zu: %d (%s)", i, r, psyne_last_error());
+                cr_expect_eq(r, bad[i].error, "row %zu: %d (%s)", i, r, psyne_last_error());
                 if (r == 0)
                         psyne_close(ch);
                 expect_counts(&before, "options");
