@@ -4,7 +4,8 @@
 #   readme-examples.sh SOURCE-DIR [SENDER RECEIVER]
 #
 # A block belongs to the file that the comment in front of it names; a C block without one, or an example that no
-# block shows, fails. With the two built programs, the receiver has to print 0 to 9, whichever of them starts first.
+# block shows, fails. With the two built programs, the receiver has to print 0 to 9, whichever of them starts first, and
+# also when that one was stopped and continued while it waited.
 set -eu
 src=$1
 work=$(mktemp -d)
@@ -42,5 +43,17 @@ timeout 20 "$3" >"$work/got" & receiver=$!
 timeout 20 "$2"
 wait $receiver
 diff "$work/want" "$work/got"
+. "$(dirname "$0")/../support/stopped.sh"
+for first in 2 3; do
+        if [ $first = 2 ]; then
+                "$2" & waiting=$!
+        else
+                "$3" >"$work/got" & waiting=$!
+        fi
+        stop_and_continue $waiting || { kill $waiting; exit 1; }
+        if [ $first = 2 ]; then timeout 20 "$3" >"$work/got"; else timeout 20 "$2"; fi
+        wait $waiting
+        diff "$work/want" "$work/got"
+done
 left=$(ls "$PSYNE_DIR")
 [ -z "$left" ] || { echo "left behind in the directory: $left" >&2; exit 1; }

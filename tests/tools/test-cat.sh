@@ -2,6 +2,7 @@
 # psyne-cat in every mode: what goes in comes out, once, at everybody who should get it.
 #   test-cat.sh PSYNE-CAT
 set -eu
+. "$(dirname "$0")/../support/stopped.sh"
 cat=$(realpath "$1")
 work=$(mktemp -d)
 PSYNE_DIR=$(mktemp -d /dev/shm/psyne-cat-XXXXXX)
@@ -67,6 +68,18 @@ timeout -k 1 20 "$cat" -l -g named 'ipc://all?mode=broadcast&size=64K' >out2 & r
 wait $r1 || fail 'broadcast: the first receiver'
 wait $r2 || fail 'broadcast: the second receiver'
 for i in 1 2; do grep -v early out$i | cmp -s a - || fail "broadcast: receiver $i"; done
+
+# Stopped and continued while it waits, as by Ctrl-Z and fg: it goes on waiting, on either side.
+"$cat" -l 'ipc://stopped?size=64K' >out & r=$!
+stop_and_continue $r || { kill $r; fail 'a stopped receiver'; }
+timeout -k 1 20 "$cat" -L 'ipc://stopped?size=64K' <a || fail 'stopped receiver: the sender'
+wait $r || fail 'stopped receiver: the receiver'
+cmp -s a out || fail 'stopped receiver: what came is not what was sent'
+"$cat" -L 'ipc://stopped?size=64K' <a & s=$!
+stop_and_continue $s || { kill $s; fail 'a stopped sender'; }
+timeout -k 1 20 "$cat" -l 'ipc://stopped?size=64K' >out || fail 'stopped sender: the receiver'
+wait $s || fail 'stopped sender: the sender'
+cmp -s a out || fail 'stopped sender: what came is not what was sent'
 
 for wrong in '-f later ipc://x' '-g .x -l ipc://x' '-l ipc://x?mode=every'; do
         # shellcheck disable=SC2086 # words are wanted
