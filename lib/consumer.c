@@ -15,6 +15,7 @@
 #define HELD_DEFAULT 16u
 #define EJECT_DEFAULT_NS 1000000000ll
 #define BACKSTOP_NS 30000000000ll /* a lone reader: it has one waker, whose death wakes it too */
+#define BACKSTOP_SHARED_NS 1000000000ll /* the one wake may have gone to a member that is stopped; chosen by feel */
 #define FENCE_NAP_NS 1000000ll    /* between looks until every peer knows that we cannot call membarrier */
 #define RUN_BEFORE_BACKOFF 4u     /* messages taken in a row: a stream, not a conversation */
 #define POLLS_FIRST 256u          /* before the clock is read: some microseconds */
@@ -247,7 +248,7 @@ static int sleep_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event
         struct layout_header *h = c->channel->view.header;
         struct layout_member *m = c->shared;
         uint64_t bit = 1ull << c->index;
-        int64_t now = clock_ns(), until = now + BACKSTOP_NS;
+        int64_t now = clock_ns(), until = now + (c->is_shared ? BACKSTOP_SHARED_NS : BACKSTOP_NS);
         bool backstop = until < w->deadline_ns;
         int r = 0;
 

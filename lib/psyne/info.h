@@ -53,7 +53,7 @@ struct psyne_metrics {
         uint64_t held;            /* taken and not released now */
         uint64_t high_water_bytes;
         uint64_t peer_deaths;
-        uint64_t backstop_hits;   /* a periodic look found what a wake should have told: must stay 0 */
+        uint64_t backstop_hits;   /* a periodic look found what a wake should have told: must stay 0 where no member is stopped */
         uint64_t damaged_lanes;
 };
 
