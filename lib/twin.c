@@ -1,4 +1,7 @@
-/* The exported twins of the inline calls: for bindings, for function pointers, and for code built without inlines. */
+/*
+ * The exported twins of the inline calls: for bindings, for function pointers, and for code built without inlines. Like
+ * those they do not look for NULL.
+ */
 #define PSYNE_NO_INLINE
 #include "lib/internal.h"
 

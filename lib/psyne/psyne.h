@@ -16,6 +16,9 @@
  * Timeouts are nanoseconds from now on CLOCK_MONOTONIC; 0 never waits, negative waits for ever. A producer, a
  * consumer and its messages belong to one thread at a time; [any] = any thread at any time; [sig] = also from a
  * signal handler. No call is a cancellation point, prints, aborts or installs a handler.
+ *
+ * psyne_claim, _commit, _recv and _release check nothing they need not: handle and message must not be NULL. The other
+ * calls say -EINVAL to that.
  */
 #ifndef PSYNE_H
 #define PSYNE_H
