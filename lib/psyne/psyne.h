@@ -159,6 +159,37 @@ struct psyne_handler {
 int psyne_dispatch(struct psyne_consumer *c, const struct psyne_handler handlers[], unsigned n, unsigned budget,
         int64_t timeout_ns);
 
+/* ---- pipeline: stages as threads of this process, in place (stages in other processes: follows and in_place above) -- */
+struct psyne_pipeline;
+enum psyne_stage_error { PSYNE_STAGE_DROP, PSYNE_STAGE_STOP, PSYNE_STAGE_DEAD_LETTER }; /* drop: the message, counted */
+typedef int (*psyne_stage_fn)(void *ctx, struct psyne_msg *m); /* 0 = pass it on, more = remove it, -errno = on_error decides */
+struct psyne_stage_opts {
+        size_t struct_size;
+        const char *name;                    /* of its group, default stage1, stage2, ... */
+        unsigned workers;                    /* threads, default 1; what they pass on stays in order */
+        enum psyne_wait wait;
+        enum psyne_stage_error on_error;
+        struct psyne_producer *dead_letters; /* gets copies of what failed; of another channel, nobody else's meanwhile */
+        const void *cpus;                    /* cpu_set_t its threads run on, of cpus_bytes; NULL = the caller's */
+        size_t cpus_bytes;
+};
+struct psyne_stage_stats {
+        size_t struct_size;
+        char name[65];
+        unsigned workers;
+        uint64_t messages, removed, errors, dead_letters; /* given to fn; of those: removed by it, failed, failed and kept */
+        uint64_t waited_ns;     /* by all workers, with nothing to do */
+        uint64_t backlog_bytes; /* passed by the stage in front and not by this one: the largest backlog is the slow stage's */
+};
+int psyne_pipeline_new(const char *uri, const struct psyne_opts *opts, struct psyne_pipeline **ret);
+int psyne_pipeline_stage(struct psyne_pipeline *p, psyne_stage_fn fn, void *ctx, const struct psyne_stage_opts *opts);
+int psyne_pipeline_start(struct psyne_pipeline *p);
+struct psyne_producer *psyne_pipeline_input(struct psyne_pipeline *p);
+struct psyne_consumer *psyne_pipeline_output(struct psyne_pipeline *p);
+int psyne_pipeline_stop(struct psyne_pipeline *p, enum psyne_stop how);                                    /* [any] */
+int psyne_pipeline_stats(struct psyne_pipeline *p, unsigned stage, struct psyne_stage_stats *ret);         /* [any] */
+struct psyne_pipeline *psyne_pipeline_free(struct psyne_pipeline *p);
+
 /* ---- waiting ---------------------------------------------------------------------------------------------------- */
 struct psyne_endpoint *psyne_producer_endpoint(struct psyne_producer *p);
 struct psyne_endpoint *psyne_consumer_endpoint(struct psyne_consumer *c);
