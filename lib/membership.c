@@ -269,8 +269,9 @@ bool membership_has_consumers(const struct psyne_channel *ch) {
 }
 
 /* An exclusive group's member word is claimed as a whole. */
-static int claim_member_bit(struct psyne_channel *ch, struct layout_group *g, uint32_t member) {
+static int claim_member_bit(struct psyne_channel *ch, uint32_t group, uint32_t member) {
         const struct layout_view *v = &ch->view;
+        struct layout_group *g = &v->groups[group];
         uint64_t old = __atomic_load_n(&g->members, __ATOMIC_ACQUIRE);
 
         if (g->kind == LAYOUT_GROUP_SHARED) {
@@ -281,7 +282,8 @@ static int claim_member_bit(struct psyne_channel *ch, struct layout_group *g, ui
                 for (uint32_t i = 0; i < v->n_members; i++) {
                         struct layout_member *m = &v->members[i];
 
-                        if (!(old & (1ull << i)))
+                        /* A dead member's row may be somebody's in another group by now. */
+                        if (!(old & (1ull << i)) || __atomic_load_n(&m->group, __ATOMIC_ACQUIRE) != group)
                                 continue;
                         if (member_counts(ch, i, member))
                                 return error_set(-EBUSY, "group \"%.64s\" of %s has a consumer already (pid %u), and takes one",
@@ -317,7 +319,7 @@ int membership_take_member(struct psyne_channel *ch, uint32_t group, uint32_t *r
                         __atomic_store_n(&m->group, group, __ATOMIC_RELEASE);
                         __atomic_add_fetch(&m->generation, 1, __ATOMIC_RELEASE);
                         __atomic_fetch_and(&v->header->sleepers, ~(1ull << i), __ATOMIC_SEQ_CST);
-                        r = claim_member_bit(ch, &v->groups[group], i);
+                        r = claim_member_bit(ch, group, i);
                         if (r < 0) {
                                 (void)membership_row_change(m, LAYOUT_JOINING, me, LAYOUT_FREE, me);
                                 return r;
