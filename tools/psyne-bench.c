@@ -7,6 +7,7 @@
  */
 #include "bench/impls.h"
 #include "bench/run.h"
+#include "bench/team.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -18,18 +19,29 @@
 static const struct {
         const char *name;
         int (*run)(struct run *r);
-        bool peers; /* other libraries take part */
+        unsigned peers_for; /* other libraries take part that can do this */
         const char *idea;
 } commands[] = {
-        {"floor", bench_floor, false, "what the machine allows: one cache line, a bare ring, a futex"},
-        {"lat", bench_lat, true, "round trips, both sides spinning"},
-        {"rate", bench_rate, true, "messages per second one way, single and bulk calls"},
-        {"wake", bench_wake, false, "round trips of sleepers, and publishing when nobody sleeps"},
+        {"floor", bench_floor, 0, "what the machine allows: one cache line, a bare ring, a futex"},
+        {"lat", bench_lat, BENCH_LAT, "round trips, both sides spinning"},
+        {"modes", bench_modes, BENCH_MODES, "messages per second with many on each side, in every mode of channel"},
+        {"rate", bench_rate, BENCH_RATE, "messages per second one way, single and bulk calls"},
+        {"wake", bench_wake, 0, "round trips of sleepers, and publishing when nobody sleeps"},
 };
 
 static const struct bench_impl *const impls[] = {&impl_line, &impl_floor, &impl_futex, &impl_uring, &impl_psyne};
 
-enum { OPT_AGAINST = 256, OPT_ALIGN, OPT_PEER_DIR, OPT_RING, OPT_SAME_CPU, OPT_SIBLINGS, OPT_VERSION };
+enum {
+        OPT_AGAINST = 256,
+        OPT_ALIGN,
+        OPT_PEER_DIR,
+        OPT_PROCESSES,
+        OPT_RING,
+        OPT_SAME_CPU,
+        OPT_SHAPE,
+        OPT_SIBLINGS,
+        OPT_VERSION
+};
 
 static const struct option options[] = {
         {"against", required_argument, NULL, OPT_AGAINST},
@@ -40,11 +52,13 @@ static const struct option options[] = {
         {"json", required_argument, NULL, 'j'},
         {"peer-dir", required_argument, NULL, OPT_PEER_DIR},
         {"peers", required_argument, NULL, 'p'},
+        {"processes", no_argument, NULL, OPT_PROCESSES},
         {"quiet", no_argument, NULL, 'q'},
         {"ring", required_argument, NULL, OPT_RING},
         {"rounds", required_argument, NULL, 'r'},
         {"same", no_argument, NULL, OPT_SAME_CPU},
         {"same-cpu", no_argument, NULL, OPT_SAME_CPU},
+        {"shape", required_argument, NULL, OPT_SHAPE},
         {"siblings-below", required_argument, NULL, OPT_SIBLINGS},
         {"sizes", required_argument, NULL, 's'},
         {"time", required_argument, NULL, 't'},
@@ -60,8 +74,11 @@ static void usage(FILE *f) {
         fprintf(f, "\n"
                    "  -s, --sizes LIST        payload bytes, multiples of 8, K and M understood\n"
                    "  -r, --rounds N          rounds to keep per table (21)\n"
-                   "  -t, --time MS           length of one slice (4; wake 10)\n"
+                   "  -t, --time MS           length of one slice (4; modes and wake 10)\n"
                    "  -w, --wait HOW          wake: block (default) or hybrid\n"
+                   "      --shape PxC         modes: P producers and C consumers; may be given again (1x1 2x1 1x2 2x2 "
+                   "4x4)\n"
+                   "      --processes         modes: producers in one process, consumers in another (threads of one)\n"
                    "      --same-cpu          wake and floor: both sides on one CPU only\n"
                    "  -c, --cpus A,B          CPUs of the two sides (the first two of the inherited affinity)\n"
                    "      --ring BYTES        ring size for all (tries 64K, 256K, 1M, 4M and takes the best of each)\n"
@@ -127,6 +144,17 @@ static bool parse_cpus(struct run_options *o, const char *text) {
         return (n == 1 || n == 2) && o->cpus[0] >= 0 && (n == 1 || o->cpus[1] >= 0);
 }
 
+static bool parse_shape(struct run_options *o, const char *text) {
+        unsigned p, c;
+        char rest;
+
+        if (o->n_shapes == RUN_SHAPES_MAX || sscanf(text, "%2ux%2u%c", &p, &c, &rest) != 2 || p < 1 || c < 1 ||
+                p > TEAM_MAX || c > TEAM_MAX)
+                return false;
+        o->shapes[o->n_shapes++] = (struct shape){(uint8_t)p, (uint8_t)c};
+        return true;
+}
+
 static bool parse_wait(struct run_options *o, const char *text) {
         if (!strcmp(text, "block"))
                 o->wait = BENCH_WAIT_BLOCK;
@@ -162,6 +190,12 @@ static int parse_argv(int argc, char **argv, struct run_options *o, const char *
                         break;
                 case OPT_SAME_CPU:
                         o->same_cpu = true;
+                        break;
+                case OPT_PROCESSES:
+                        o->processes = true;
+                        break;
+                case OPT_SHAPE:
+                        ok = parse_shape(o, optarg);
                         break;
                 case OPT_SIBLINGS:
                         o->siblings_below_ns = strtod(optarg, &end);
@@ -242,7 +276,7 @@ static int run_command(size_t command, const struct run_options *o, const char *
                 return -ENOMEM;
         r->interrupted = interrupted;
         r->text = json && !strcmp(json, "-") ? stderr : stdout;
-        err = run_init(r, o, commands[command].name, commands[command].peers);
+        err = run_init(r, o, commands[command].name, commands[command].peers_for);
         if (err == 0) {
                 report_head(&r->report, r->text);
                 err = commands[command].run(r);

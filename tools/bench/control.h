@@ -38,6 +38,7 @@ enum bench_what {
         BENCH_LAT = 1 << 0,     /* ping-pong; a slice answers its median round trip, ns */
         BENCH_RATE = 1 << 1,    /* one way; a slice answers messages per second */
         BENCH_PUBLISH = 1 << 2, /* bursts into an empty ring that nobody waits on; ns per message */
+        BENCH_MODES = 1 << 3,   /* one way, many on each side (team.h); a slice answers messages per second */
 };
 
 enum bench_calls {
@@ -54,6 +55,18 @@ enum bench_wait {
         BENCH_WAIT_SPIN = 1 << 0,
         BENCH_WAIT_BLOCK = 1 << 1,
         BENCH_WAIT_HYBRID = 1 << 2,
+        BENCH_WAIT_YIELD = 1 << 3, /* sched_yield() between two looks */
+};
+
+/* What a channel is for; BENCH_MODES only. */
+enum bench_channel {
+        BENCH_NO_CHANNEL,
+        BENCH_SPSC,
+        BENCH_MPSC,
+        BENCH_SPMC,
+        BENCH_MPMC,
+        BENCH_BROADCAST,
+        BENCH_CHANNELS,
 };
 
 #define BENCH_PAUSES_DEFAULT 1u
@@ -68,8 +81,9 @@ struct bench_spec {
         uint64_t ring_bytes; /* per direction */
         uint64_t slice_ns;
         uint32_t align; /* of psyne's records, 0: its default */
-        uint32_t pad;
-        int32_t cpu[2];
+        /* BENCH_MODES only: how many take part, and the prefetch of psyne's shared groups */
+        uint8_t channel, producers, consumers, prefetch;
+        int32_t cpu[2]; /* -1: wherever the scheduler puts it */
         int32_t driver_pid;
         uint32_t pauses; /* between two looks of a spinning wait that is the adapter's own */
 };
@@ -85,6 +99,12 @@ struct bench_answer {
         char obtained[96]; /* after an attach: pages, wake engine, node */
 };
 
+/* BENCH_MODES: what the members of both sides add up, and how a slice ends (team.h). */
+struct bench_score {
+        uint32_t producers_done, consumers_stopped, stops_done, pad;
+        uint64_t sent, sent_sum, received, received_sum, damaged;
+};
+
 struct bench_slot {
         /* driver writes */
         uint32_t turn __attribute__((aligned(128)));
@@ -93,6 +113,7 @@ struct bench_slot {
         uint32_t done __attribute__((aligned(128)));
         uint32_t arrived __attribute__((aligned(128))); /* meeting point: counts up, two per meeting */
         uint32_t burst __attribute__((aligned(128)));   /* BENCH_PUBLISH: whose turn inside a slice */
+        struct bench_score score;                       /* in the same line: never both in one slice */
         struct bench_answer answer[2] __attribute__((aligned(128)));
 };
 

@@ -9,6 +9,7 @@
 
 #include "bench/impls.h"
 #include "bench/loops.h"
+#include "bench/psyne-impl.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -35,7 +36,7 @@ static void psyne_side_free(struct psyne_side *p) {
         free(p);
 }
 
-static enum psyne_wait psyne_side_wait(const struct bench_side *s) {
+enum psyne_wait psyne_side_wait(const struct bench_side *s) {
         switch (s->spec->wait) {
         case BENCH_WAIT_BLOCK:
                 return PSYNE_WAIT_BLOCK;
@@ -55,10 +56,9 @@ static const char *psyne_side_fact(const struct psyne_info info[2], const char *
         return NULL;
 }
 
-/* "pages 4K, wake io_uring, ...": both channels are alike, but one has the lane's facts and one the reader's. */
-static void psyne_side_obtained(const struct psyne_side *p, char *text, size_t size) {
+/* Both channels are alike, but one has the lane's facts and one the reader's. */
+void psyne_side_obtained(const struct psyne_channel *const channels[2], char *text, size_t size) {
         static const char *const kinds[] = {"pages", "wake", "numa", "barrier"};
-        const struct psyne_channel *const channels[2] = {p->out_channel, p->in_channel};
         struct psyne_info *info;
         const char *fact;
         size_t n = 0;
@@ -99,6 +99,8 @@ static int psyne_attach(struct bench_side *s, struct bench_arena *arena, void **
         struct psyne_side *p;
         int r = 0;
 
+        if (s->spec->what == BENCH_MODES)
+                return psyne_team_attach(s, ret);
         (void)arena;
         p = calloc(1, sizeof(*p));
         if (!p)
@@ -120,21 +122,24 @@ static int psyne_attach(struct bench_side *s, struct bench_arena *arena, void **
                 psyne_side_free(p);
                 return r;
         }
-        psyne_side_obtained(p, s->answer->obtained, sizeof(s->answer->obtained));
+        psyne_side_obtained((const struct psyne_channel *const[]){p->out_channel, p->in_channel}, s->answer->obtained,
+                sizeof(s->answer->obtained));
         *ret = p;
         return 0;
 }
 
 static void psyne_detach(void *ctx, struct bench_side *s) {
-        (void)s;
-        psyne_side_free(ctx);
+        if (s->spec->what == BENCH_MODES)
+                psyne_team_detach(ctx);
+        else
+                psyne_side_free(ctx);
 }
 
 /*
  * A call that fails ends the worker: the driver's deadline would only find out later and know less. Nothing fails
  * in a healthy run, so the branch costs what any user's check costs.
  */
-static __attribute__((noinline, cold, noreturn)) void psyne_give_up(const char *call, int r) {
+__attribute__((noinline, cold, noreturn)) void psyne_give_up(const char *call, int r) {
         fprintf(stderr, "psyne-bench: %s: %s (%s)\n", call, psyne_last_error(), strerror(-r));
         _exit(EXIT_FAILURE);
 }
@@ -202,7 +207,14 @@ LOOP_CALL void psyne_bulk_take(void *ctx, size_t size, struct payload_reader *t)
                 psyne_give_up("psyne_release_n", r);
 }
 
-LOOP_RUN_DEFINE(psyne_run, psyne_one_send, psyne_one_take, psyne_bulk_send, psyne_bulk_take)
+LOOP_RUN_DEFINE(psyne_run_two, psyne_one_send, psyne_one_take, psyne_bulk_send, psyne_bulk_take)
+
+static void psyne_run(void *ctx, struct bench_side *s) {
+        if (s->spec->what == BENCH_MODES)
+                psyne_team_run(ctx);
+        else
+                psyne_run_two(ctx, s);
+}
 
 /* A library built not to look for sleepers cannot wake any: it is for comparing what the look costs. */
 #ifdef PSYNE_NO_WAKE_CHECK
@@ -215,7 +227,7 @@ const struct bench_impl impl_psyne = {
         .name = "psyne",
         .package = "-",
         .version = PSYNE_VERSION,
-        .what = BENCH_LAT | BENCH_RATE | BENCH_PUBLISH,
+        .what = BENCH_LAT | BENCH_RATE | BENCH_PUBLISH | BENCH_MODES,
         .calls = BENCH_SINGLE | BENCH_BULK,
         .modes = BENCH_PROCESSES | BENCH_THREADS,
         .waits = PSYNE_WAITS,

@@ -1,5 +1,6 @@
 /* report.c: see report.h. One function works out a row's figures; text and JSON print the same ones. */
 #include "bench/report.h"
+#include "bench/figures.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -8,7 +9,6 @@
 
 #define NOISY_STEAL_PERCENT 1.0
 #define NOISY_PROBE_SPREAD 0.25 /* (p90 - p10) / median of the probes of the run, whatever the cause */
-#define CLASS_ROUNDS_MIN 3u     /* fewer rounds of a class are not reported, unless there is no other */
 
 void report_missing(struct report *r, const char *name, const char *format, ...) {
         va_list args;
@@ -22,62 +22,11 @@ void report_missing(struct report *r, const char *name, const char *format, ...)
         r->n_missing++;
 }
 
-/* ---- figures ---------------------------------------------------------------------------------------------------- */
-
-struct figures {
-        struct stats_summary value, to_floor, to_peer, to_single_peer, to_against;
-        const char *best_peer; /* NULL: there is none */
-};
-
-static struct stats_summary ratios_to(
-        const struct table *t, enum table_class class, const double *values, const struct row *other) {
-        double others[TABLE_ROUNDS_MAX];
-
-        if (!other)
-                return (struct stats_summary){NAN, NAN, NAN, 0};
-        table_values(t, other, class, others);
-        return stats_ratios(values, others, t->n_rounds);
-}
-
-/* The raw line in the rounds of a class. */
-static struct stats_summary class_probe(const struct table *t, enum table_class class) {
-        double v[TABLE_ROUNDS_MAX];
-
-        for (unsigned i = 0; i < t->n_rounds; i++)
-                v[i] = class != CLASS_SAME_CPU && table_class_of(t, i) == class ? t->probe[i] : NAN;
-        return stats_summarize(v, t->n_rounds);
-}
-
-static struct figures figures_of(const struct table *t, const struct row *r, enum table_class class) {
-        const struct row *peer = table_best_peer(t, class, false);
-        double values[TABLE_ROUNDS_MAX];
-        struct figures f;
-
-        table_values(t, r, class, values);
-        f.value = stats_summarize(values, t->n_rounds);
-        f.to_floor = ratios_to(t, class, values, table_floor(t));
-        f.to_peer = ratios_to(t, class, values, peer);
-        f.to_single_peer = ratios_to(t, class, values, table_best_peer(t, class, true));
-        f.to_against = ratios_to(t, class, values, r->is_against ? NULL : table_counterpart(t, r));
-        f.best_peer = peer ? peer->label : NULL;
-        return f;
-}
-
-static bool class_is_reported(const struct table *t, enum table_class class) {
-        const unsigned n = table_rounds_of(t, class);
-        unsigned most = 0;
-
-        for (int c = 0; c < CLASS_N; c++)
-                if (table_rounds_of(t, (enum table_class)c) > most)
-                        most = table_rounds_of(t, (enum table_class)c);
-        return n > 0 && (n >= CLASS_ROUNDS_MIN || n == most);
-}
-
-static const char *mode_name(const struct row *r) {
+const char *report_mode_name(const struct row *r) {
         return r->mode == BENCH_THREADS ? "threads" : "processes";
 }
 
-static const char *calls_name(const struct row *r) {
+const char *report_calls_name(const struct row *r) {
         return r->calls == BENCH_BULK ? "bulk" : "single";
 }
 
@@ -90,7 +39,7 @@ bool report_is_noisy(const struct report *r) {
 
 /* ---- for people ------------------------------------------------------------------------------------------------- */
 
-static void format_bytes(uint64_t n, char *ret, size_t size) {
+void report_format_bytes(uint64_t n, char *ret, size_t size) {
         if (n >= 1u << 20 && n % (1u << 20) == 0)
                 snprintf(ret, size, "%lluM", (unsigned long long)(n >> 20));
         else if (n >= 1u << 10 && n % (1u << 10) == 0)
@@ -100,7 +49,7 @@ static void format_bytes(uint64_t n, char *ret, size_t size) {
 }
 
 /* Rates in millions; times of microseconds without decimals. */
-static void format_value(const struct table *t, double v, char *ret, size_t size) {
+void report_format_value(const struct table *t, double v, char *ret, size_t size) {
         if (isnan(v))
                 snprintf(ret, size, "-");
         else if (t->more_is_better)
@@ -129,23 +78,27 @@ static void print_row(const struct table *t, const struct row *row, enum table_c
         char median[32], p10[32], p90[32], spread[72], floor[32], peer[32], ring[32] = "-", rate[32] = "";
         const struct figures g = figures_of(t, row, class);
 
-        if (row->refused[0]) {
-                fprintf(f, "  %-14s %-9s %-6s not measured: %s\n", row->label, mode_name(row), calls_name(row),
-                        row->refused);
+        if (t->spec.what == BENCH_MODES) {
+                report_modes_row(t, row, &g, f);
                 return;
         }
-        format_value(t, g.value.median, median, sizeof(median));
-        format_value(t, g.value.p10, p10, sizeof(p10));
-        format_value(t, g.value.p90, p90, sizeof(p90));
+        if (row->refused[0]) {
+                fprintf(f, "  %-14s %-9s %-6s not measured: %s\n", row->label, report_mode_name(row),
+                        report_calls_name(row), row->refused);
+                return;
+        }
+        report_format_value(t, g.value.median, median, sizeof(median));
+        report_format_value(t, g.value.p10, p10, sizeof(p10));
+        report_format_value(t, g.value.p90, p90, sizeof(p90));
         snprintf(spread, sizeof(spread), "%s-%s", p10, p90);
         format_ratio(g.to_floor, floor, sizeof(floor));
         format_ratio(g.to_peer, peer, sizeof(peer));
         if (t->spec.what != BENCH_LAT || !row->is_floor) /* that one has no ring */
-                format_bytes(row->ring_bytes, ring, sizeof(ring));
+                report_format_bytes(row->ring_bytes, ring, sizeof(ring));
         if (t->more_is_better)
                 snprintf(rate, sizeof(rate), " %6.2f GB/s", g.value.median * (double)t->spec.size / 1e9);
-        fprintf(f, "  %-14s %-9s %-6s %9s %17s%s %4zu %8s %8s %5s  %s", row->label, mode_name(row), calls_name(row),
-                median, spread, rate, g.value.n, floor, peer, ring, row->obtained);
+        fprintf(f, "  %-14s %-9s %-6s %9s %17s%s %4zu %8s %8s %5s  %s", row->label, report_mode_name(row),
+                report_calls_name(row), median, spread, rate, g.value.n, floor, peer, ring, row->obtained);
         if (row->has_pauses)
                 fprintf(f, ", %u pause%s", row->pauses, row->pauses == 1 ? "" : "s");
         if (g.to_against.n)
@@ -158,25 +111,27 @@ static void print_row(const struct table *t, const struct row *row, enum table_c
 void report_table(const struct report *r, const struct table *t, FILE *f) {
         char size[32];
 
-        format_bytes(t->spec.size, size, sizeof(size));
+        report_format_bytes(t->spec.size, size, sizeof(size));
         for (int c = 0; c < CLASS_N; c++) {
                 const enum table_class class = (enum table_class)c;
 
-                if (!class_is_reported(t, class))
+                if (!figures_class_is_reported(t, class))
                         continue;
-                fprintf(f, "\n%s, %s bytes, %s; CPUs %d,%d %s", t->bench, size, t->title, t->spec.cpu[0],
-                        t->spec.cpu[1], table_class_names[c]);
+                fprintf(f, "\n%s, %s bytes, %s; CPUs %d,%d %s", t->bench, size, t->title, r->cpus[0],
+                        t->one_cpu ? r->cpus[0] : r->cpus[1], table_class_names[c]);
                 if (class != CLASS_SAME_CPU)
-                        fprintf(f, " (raw line %.0f ns)", class_probe(t, class).median);
+                        fprintf(f, " (raw line %.0f ns)", figures_probe(t, class).median);
                 fprintf(f, "; %u rounds, %u dropped, %u slices repeated\n", table_rounds_of(t, class), t->n_dropped,
                         t->n_preempted);
-                fprintf(f, "  %-14s %-9s %-6s %9s %17s%s %4s %8s %8s %5s  %s\n", "impl", "mode", "calls",
-                        t->more_is_better ? "M msg/s" : "ns", "p10-p90", t->more_is_better ? "            " : "", "n",
-                        "/floor", "/peer", "ring", "obtained");
+                if (t->spec.what == BENCH_MODES)
+                        report_modes_heading(f);
+                else
+                        fprintf(f, "  %-14s %-9s %-6s %9s %17s%s %4s %8s %8s %5s  %s\n", "impl", "mode", "calls",
+                                t->more_is_better ? "M msg/s" : "ns", "p10-p90",
+                                t->more_is_better ? "            " : "", "n", "/floor", "/peer", "ring", "obtained");
                 for (unsigned i = 0; i < t->n_rows; i++)
                         print_row(t, &t->rows[i], class, f);
         }
-        (void)r;
         fflush(f);
 }
 
@@ -211,14 +166,14 @@ static void json_string(FILE *f, const char *s) {
         fputc('"', f);
 }
 
-static void json_key_string(FILE *f, const char *key, const char *value) {
+void report_json_key_string(FILE *f, const char *key, const char *value) {
         fprintf(f, "\"%s\": ", key);
         json_string(f, value);
         fputs(", ", f);
 }
 
 /* JSON has no NaN. */
-static void json_key_number(FILE *f, const char *key, double v) {
+void report_json_key_number(FILE *f, const char *key, double v) {
         if (isnan(v) || isinf(v))
                 fprintf(f, "\"%s\": null, ", key);
         else
@@ -230,20 +185,20 @@ static void json_environment(const struct report *r, FILE *f) {
         const struct stats_summary s = stats_summarize(r->probes->values, r->probes->n);
 
         fputs("  \"environment\": {", f);
-        json_key_string(f, "cpu", e->cpu_model);
-        json_key_string(f, "kernel", e->kernel);
-        json_key_string(f, "hypervisor", e->hypervisor);
-        json_key_string(f, "governor", e->governor);
-        json_key_string(f, "shmem_thp", e->thp_shmem);
+        report_json_key_string(f, "cpu", e->cpu_model);
+        report_json_key_string(f, "kernel", e->kernel);
+        report_json_key_string(f, "hypervisor", e->hypervisor);
+        report_json_key_string(f, "governor", e->governor);
+        report_json_key_string(f, "shmem_thp", e->thp_shmem);
         fprintf(f, "\"huge_pages_free\": %ld, \"huge_pages_total\": %ld, \"cpus_online\": %d, \"cpus\": [%d, %d], ",
                 e->huge_free, e->huge_total, e->cpus_online, r->cpus[0], r->cpus[1]);
-        json_key_number(f, "slice_ms", r->slice_ms);
-        json_key_number(f, "raw_line_ns", s.median);
-        json_key_number(f, "raw_line_p10_ns", s.p10);
-        json_key_number(f, "raw_line_p90_ns", s.p90);
-        json_key_number(f, "siblings_below_ns", r->probes->siblings_below);
-        json_key_number(f, "far_above_ns", r->probes->far_above);
-        json_key_number(f, "steal_percent", env_steal_percent(e));
+        report_json_key_number(f, "slice_ms", r->slice_ms);
+        report_json_key_number(f, "raw_line_ns", s.median);
+        report_json_key_number(f, "raw_line_p10_ns", s.p10);
+        report_json_key_number(f, "raw_line_p90_ns", s.p90);
+        report_json_key_number(f, "siblings_below_ns", r->probes->siblings_below);
+        report_json_key_number(f, "far_above_ns", r->probes->far_above);
+        report_json_key_number(f, "steal_percent", env_steal_percent(e));
         fprintf(f, "\"noisy\": %s},\n", report_is_noisy(r) ? "true" : "false");
 }
 
@@ -251,27 +206,29 @@ static void json_row(const struct table *t, const struct row *row, enum table_cl
         const struct figures g = figures_of(t, row, class);
 
         fputs(first ? "\n    {" : ",\n    {", f);
-        json_key_string(f, "bench", t->bench);
-        json_key_string(f, "mode", mode_name(row));
+        report_json_key_string(f, "bench", t->bench);
+        report_json_key_string(f, "mode", report_mode_name(row));
         fprintf(f, "\"size\": %llu, ", (unsigned long long)t->spec.size);
-        json_key_string(f, "impl", row->label);
-        json_key_string(f, "version", row->version);
-        json_key_string(f, "calls", calls_name(row));
-        json_key_string(f, "unit", t->unit);
-        json_key_number(f, "median", g.value.median);
-        json_key_number(f, "p10", g.value.p10);
-        json_key_number(f, "p90", g.value.p90);
+        report_json_key_string(f, "impl", row->label);
+        report_json_key_string(f, "version", row->version);
+        report_json_key_string(f, "calls", report_calls_name(row));
+        report_json_key_string(f, "unit", t->unit);
+        report_json_key_number(f, "median", g.value.median);
+        report_json_key_number(f, "p10", g.value.p10);
+        report_json_key_number(f, "p90", g.value.p90);
         fprintf(f, "\"n\": %zu, ", g.value.n);
-        json_key_string(f, "class", table_class_names[class]);
-        json_key_number(f, "ratio_to_floor", g.to_floor.median);
-        json_key_number(f, "ratio_to_best_peer", g.to_peer.median);
-        json_key_number(f, "ratio_to_best_single_peer", g.to_single_peer.median);
-        json_key_number(f, "ratio_to_against", g.to_against.median);
+        report_json_key_string(f, "class", table_class_names[class]);
+        report_json_key_number(f, "ratio_to_floor", g.to_floor.median);
+        report_json_key_number(f, "ratio_to_best_peer", g.to_peer.median);
+        report_json_key_number(f, "ratio_to_best_single_peer", g.to_single_peer.median);
+        report_json_key_number(f, "ratio_to_against", g.to_against.median);
         if (g.best_peer)
-                json_key_string(f, "best_peer", g.best_peer);
+                report_json_key_string(f, "best_peer", g.best_peer);
+        if (t->spec.what == BENCH_MODES)
+                report_modes_json(t, row, &g, f);
         fprintf(f, "\"ring_bytes\": %llu, \"damaged\": %llu, \"rounds_dropped\": %u, ",
                 (unsigned long long)row->ring_bytes, (unsigned long long)row->damaged, t->n_dropped);
-        json_key_number(f, "raw_line_ns", class_probe(t, class).median);
+        report_json_key_number(f, "raw_line_ns", figures_probe(t, class).median);
         fputs("\"obtained\": ", f);
         json_string(f, row->obtained);
         fputc('}', f);
@@ -281,7 +238,7 @@ void report_json(const struct report *r, FILE *f) {
         bool first = true;
 
         fprintf(f, "{\n  \"schema\": \"%s\",\n  ", REPORT_SCHEMA);
-        json_key_string(f, "command", r->command);
+        report_json_key_string(f, "command", r->command);
         fputc('\n', f);
         json_environment(r, f);
         fputs("  \"missing\": [", f);
@@ -297,7 +254,7 @@ void report_json(const struct report *r, FILE *f) {
                 const struct table *t = r->tables[k];
 
                 for (int c = 0; c < CLASS_N; c++) {
-                        if (!class_is_reported(t, (enum table_class)c))
+                        if (!figures_class_is_reported(t, (enum table_class)c))
                                 continue;
                         for (unsigned i = 0; i < t->n_rows; i++) {
                                 if (t->rows[i].refused[0])

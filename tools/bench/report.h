@@ -3,6 +3,7 @@
 #define PSYNE_BENCH_REPORT_H
 
 #include "bench/env.h"
+#include "bench/figures.h"
 #include "bench/table.h"
 
 #include <stdio.h>
@@ -36,5 +37,16 @@ void report_json(const struct report *r, FILE *f);
 
 /* Steal above 1 %, or probes of one class that spread by more than a quarter. */
 bool report_is_noisy(const struct report *r);
+
+/* For report-modes.c, which prints the rows of `modes`: they are told apart by more than those of others. */
+const char *report_mode_name(const struct row *r);
+const char *report_calls_name(const struct row *r);
+void report_format_bytes(uint64_t n, char *ret, size_t size);
+void report_format_value(const struct table *t, double v, char *ret, size_t size);
+void report_json_key_string(FILE *f, const char *key, const char *value);
+void report_json_key_number(FILE *f, const char *key, double v);
+void report_modes_heading(FILE *f);
+void report_modes_row(const struct table *t, const struct row *row, const struct figures *g, FILE *f);
+void report_modes_json(const struct table *t, const struct row *row, const struct figures *g, FILE *f);
 
 #endif

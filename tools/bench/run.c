@@ -16,11 +16,16 @@
 /* The libraries we know an adapter for, so that a missing one can be named with what would bring it. */
 static const struct {
         const char *name, *package;
+        unsigned what;
 } known_peers[] = {
-        {"atomic-queue", "libatomic-queue-dev"},
-        {"boost-spsc", "libboost-dev"},
-        {"rte-ring", "libdpdk-dev"},
-        {"rwq", "libreaderwriterqueue-dev"},
+        {"atomic-queue", "libatomic-queue-dev", BENCH_LAT | BENCH_RATE},
+        {"atomic-queue-many", "libatomic-queue-dev", BENCH_MODES},
+        {"boost-queue", "libboost-dev", BENCH_MODES},
+        {"boost-spsc", "libboost-dev", BENCH_LAT | BENCH_RATE},
+        {"concurrentqueue", "libconcurrentqueue-dev", BENCH_MODES},
+        {"rte-ring", "libdpdk-dev", BENCH_LAT | BENCH_RATE},
+        {"rte-ring-many", "libdpdk-dev", BENCH_MODES},
+        {"rwq", "libreaderwriterqueue-dev", BENCH_LAT | BENCH_RATE},
 };
 
 static int complain(int r, const char *sentence) {
@@ -152,13 +157,13 @@ static int run_add_peer(struct run *r, const char *name, const char *package) {
         return 0;
 }
 
-static void run_add_peers(struct run *r) {
+static void run_add_peers(struct run *r, unsigned what) {
         const char *list = r->options.peers;
 
         if (list && !strcmp(list, "none"))
                 return;
         for (size_t i = 0; i < sizeof(known_peers) / sizeof(*known_peers); i++)
-                if (!list || list_has(list, known_peers[i].name))
+                if ((known_peers[i].what & what) && (!list || list_has(list, known_peers[i].name)))
                         run_add_peer(r, known_peers[i].name, known_peers[i].package);
         for (const char *p = list ? list : ""; *p; p += *p == ',') {
                 const size_t word = strcspn(p, ",");
@@ -244,7 +249,7 @@ static int run_probe_start(struct run *r) {
         return err < 0 ? complain(err, driver_error(r->driver)) : 0;
 }
 
-int run_init(struct run *r, const struct run_options *o, const char *command, bool needs_peers) {
+int run_init(struct run *r, const struct run_options *o, const char *command, unsigned peers_for) {
         int err;
 
         r->options = *o;
@@ -262,8 +267,8 @@ int run_init(struct run *r, const struct run_options *o, const char *command, bo
                 err = run_add_own(r, o->against, true);
         if (err < 0)
                 return err;
-        if (needs_peers)
-                run_add_peers(r);
+        if (peers_for)
+                run_add_peers(r, peers_for);
         return run_probe_start(r);
 }
 
@@ -277,7 +282,8 @@ void run_deinit(struct run *r) {
 
 /* ---- tables ----------------------------------------------------------------------------------------------------- */
 
-static int run_row(struct run *r, struct table *t, unsigned i, enum bench_mode mode, enum bench_calls calls) {
+int run_row(
+        struct run *r, struct table *t, unsigned i, enum bench_mode mode, enum bench_calls calls, struct row **ret) {
         const struct adapter *a = &r->adapters[i].adapter;
         struct contender *c;
         struct row *row;
@@ -294,19 +300,27 @@ static int run_row(struct run *r, struct table *t, unsigned i, enum bench_mode m
         row->is_floor = r->adapters[i].is_floor;
         row->is_psyne = r->adapters[i].is_psyne;
         row->is_against = r->adapters[i].is_against;
+        *ret = row;
         return 0;
+}
+
+bool run_takes_part(const struct run *r, const struct table *t, unsigned i) {
+        const struct adapter *a = &r->adapters[i].adapter;
+
+        return (a->what & t->spec.what) && (a->waits & t->spec.wait) &&
+               (!r->options.impls || list_has(r->options.impls, a->name));
 }
 
 /* Whoever can do it, in every kind of call that it has; psyne in both modes, others between processes if they can. */
 static int run_rows(struct run *r, struct table *t) {
+        struct row *row;
+
         for (unsigned i = 0; i < r->n_adapters; i++) {
                 const struct adapter *a = &r->adapters[i].adapter;
 
                 if (r->floors_only && r->adapters[i].is_psyne)
                         continue;
-                if (!(a->what & t->spec.what) || !(a->waits & t->spec.wait) || !strcmp(a->name, "line"))
-                        continue;
-                if (r->options.impls && !list_has(r->options.impls, a->name))
+                if (!run_takes_part(r, t, i) || !strcmp(a->name, "line"))
                         continue;
                 for (unsigned mode = BENCH_PROCESSES; mode <= BENCH_THREADS; mode <<= 1) {
                         if (!(a->modes & mode) ||
@@ -322,7 +336,7 @@ static int run_rows(struct run *r, struct table *t) {
                                 /* And there is one floor: one way, the bare ring that publishes in runs. */
                                 if (r->adapters[i].is_floor && calls == BENCH_SINGLE && t->spec.what == BENCH_RATE)
                                         continue;
-                                err = run_row(r, t, i, (enum bench_mode)mode, (enum bench_calls)calls);
+                                err = run_row(r, t, i, (enum bench_mode)mode, (enum bench_calls)calls, &row);
                                 if (err < 0)
                                         return err;
                         }
@@ -337,6 +351,11 @@ static void run_progress(const struct table *t, unsigned round) {
 }
 
 int run_table(struct run *r, const char *bench, const char *title, const struct bench_spec *spec) {
+        return run_table_with(r, bench, title, spec, run_rows);
+}
+
+int run_table_with(struct run *r, const char *bench, const char *title, const struct bench_spec *spec,
+        int (*add_rows)(struct run *r, struct table *t)) {
         const struct table_options options = {
                 .rounds = r->options.rounds,
                 .slice_ns = (uint64_t)(r->report.slice_ms * 1e6),
@@ -352,7 +371,7 @@ int run_table(struct run *r, const char *bench, const char *title, const struct 
                 table_free(t);
                 return complain(-ENOMEM, "no memory for another table");
         }
-        err = run_rows(r, t);
+        err = add_rows(r, t);
         if (err == 0 && t->n_rows == 0) {
                 table_free(t);
                 return 0;

@@ -1,4 +1,4 @@
-/* run.h: one invocation: what was asked, who is here to be measured, and the four subcommands. */
+/* run.h: one invocation: what was asked, who is here to be measured, and the subcommands. */
 #ifndef PSYNE_BENCH_RUN_H
 #define PSYNE_BENCH_RUN_H
 
@@ -8,6 +8,7 @@
 
 #define RUN_SIZES_MAX 16u
 #define RUN_ADAPTERS_MAX 32u
+#define RUN_SHAPES_MAX 8u
 
 struct run_options {
         uint64_t sizes[RUN_SIZES_MAX];
@@ -24,6 +25,11 @@ struct run_options {
         enum bench_wait wait; /* of `wake` */
         bool same_cpu;        /* wake: only there; floor: needs one CPU only */
         double siblings_below_ns;
+        struct shape {
+                uint8_t producers, consumers;
+        } shapes[RUN_SHAPES_MAX]; /* modes */
+        unsigned n_shapes;        /* 0: its own */
+        bool processes;           /* modes: the two sides are processes where they can be */
         bool quiet; /* no progress on the terminal */
 };
 
@@ -43,15 +49,25 @@ struct run {
         bool (*interrupted)(void);
 };
 
-/* 0 or -errno with the sentence already on stderr. */
-int run_init(struct run *r, const struct run_options *o, const char *command, bool needs_peers);
+/* Peers that can do any of `peers_for` (bench_what) take part. 0 or -errno with the sentence already on stderr. */
+int run_init(struct run *r, const struct run_options *o, const char *command, unsigned peers_for);
 void run_deinit(struct run *r);
 
 /* Measures one table with everybody that can take part, and prints it. */
 int run_table(struct run *r, const char *bench, const char *title, const struct bench_spec *spec);
 
+/* The same with rows that add_rows() puts there, by run_row(). */
+int run_table_with(struct run *r, const char *bench, const char *title, const struct bench_spec *spec,
+        int (*add_rows)(struct run *r, struct table *t));
+int run_row(struct run *r, struct table *t, unsigned adapter, enum bench_mode mode, enum bench_calls calls,
+        struct row **ret);
+
+/* False for adapters that --impl leaves out or that cannot do what the table is about. */
+bool run_takes_part(const struct run *r, const struct table *t, unsigned adapter);
+
 int bench_floor(struct run *r);
 int bench_lat(struct run *r);
+int bench_modes(struct run *r);
 int bench_rate(struct run *r);
 int bench_wake(struct run *r);
 

@@ -33,8 +33,8 @@ struct table *table_new(const char *bench, const char *title, const struct bench
         t->bench = bench;
         t->title = title;
         t->spec = *spec;
-        t->more_is_better = spec->what == BENCH_RATE;
-        t->unit = spec->what == BENCH_RATE ? "msg/s" : "ns";
+        t->more_is_better = spec->what == BENCH_RATE || spec->what == BENCH_MODES;
+        t->unit = t->more_is_better ? "msg/s" : "ns";
         return t;
 }
 
@@ -52,6 +52,7 @@ struct row *table_add(struct table *t, struct contender *c) {
                 return NULL;
         r = &t->rows[t->n_rows++];
         r->contender = c;
+        r->spec = t->spec;
         r->mode = c->mode;
         r->has_pauses = c->adapter.has_pauses;
         r->calls = c->calls;
@@ -129,18 +130,55 @@ enum table_class table_class_of(const struct table *t, unsigned round) {
 
 /* ---- rows ------------------------------------------------------------------------------------------------------- */
 
-static int row_attach(const struct table *t, struct row *row, struct driver *d, uint64_t ring_bytes, uint32_t pauses) {
-        struct bench_spec spec = t->spec;
+/* One way to wait between two looks. */
+struct manner {
+        uint32_t wait, pauses;
+};
+
+/*
+ * Where several threads share a CPU, spinning keeps the ones from running that are waited for; where they do not,
+ * giving way costs a system call. Everybody gets what is best for it: a library's queue spins or yields in loops of
+ * the adapter, psyne waits as it can be told to.
+ */
+static const struct manner manners_peer[] = {
+        {BENCH_WAIT_SPIN, 1}, {BENCH_WAIT_SPIN, 16}, {BENCH_WAIT_YIELD, 0}, {BENCH_WAIT_YIELD, 16}};
+static const struct manner manners_psyne[] = {{BENCH_WAIT_SPIN, 1}, {BENCH_WAIT_HYBRID, 1}, {BENCH_WAIT_BLOCK, 1}};
+#define MANNERS_MAX 4u
+
+static size_t row_manners(const struct table *t, const struct row *row, struct manner ret[MANNERS_MAX]) {
+        const size_t n = row->has_pauses ? PAUSES_TRIED : 1;
+
+        if (t->spec.what == BENCH_MODES && row->is_psyne) {
+                memcpy(ret, manners_psyne, sizeof(manners_psyne));
+                return sizeof(manners_psyne) / sizeof(*manners_psyne);
+        }
+        if (t->spec.what == BENCH_MODES) {
+                memcpy(ret, manners_peer, sizeof(manners_peer));
+                return sizeof(manners_peer) / sizeof(*manners_peer);
+        }
+        for (size_t i = 0; i < n; i++)
+                ret[i] = (struct manner){t->spec.wait, pauses_tried[i]};
+        return n;
+}
+
+static int row_attach(struct row *row, struct driver *d, uint64_t ring_bytes, struct manner manner) {
+        struct bench_spec spec = row->spec;
         struct bench_answer answers[2];
         int r;
 
         spec.ring_bytes = ring_bytes;
-        spec.pauses = pauses;
+        spec.wait = manner.wait;
+        spec.pauses = manner.pauses;
         r = contender_attach(d, row->contender, &spec, answers);
         if (r == 0)
                 memcpy(row->obtained, answers[0].obtained[0] ? answers[0].obtained : answers[1].obtained,
                         sizeof(row->obtained));
         return r;
+}
+
+/* Threads of this row take the CPU from each other. */
+static bool row_shares_cpus(const struct row *row) {
+        return row->spec.producers > 1 || row->spec.consumers > 1 || row->wait == BENCH_WAIT_YIELD;
 }
 
 /*
@@ -155,14 +193,15 @@ static int row_slice(struct table *t, struct row *row, struct driver *d, uint64_
                 r = contender_run(d, row->contender, slice_ns, answers);
                 if (r < 0)
                         return r;
-                *ret = t->spec.what == BENCH_RATE ? answers[1].value : answers[0].value;
+                *ret = t->more_is_better ? answers[1].value : answers[0].value;
                 if (*ret <= 0)
                         *ret = NAN;
                 row->damaged += answers[0].damaged + answers[1].damaged;
                 if (t->spec.what == BENCH_RATE && answers[0].n > answers[1].n)
                         row->damaged +=
                                 answers[0].n - answers[1].n; /* the last ones of a slice, which nothing came after */
-                if (t->spec.wait != BENCH_WAIT_SPIN || !(answers[0].preempted + answers[1].preempted))
+                if (t->spec.wait != BENCH_WAIT_SPIN || row_shares_cpus(row) ||
+                        !(answers[0].preempted + answers[1].preempted))
                         break;
                 t->n_preempted++;
         }
@@ -171,26 +210,32 @@ static int row_slice(struct table *t, struct row *row, struct driver *d, uint64_
 
 /* Tries one setting; keeps it in the row if it is the best so far. A refusal is not an error. */
 static int row_try(struct table *t, struct row *row, struct driver *d, const struct table_options *o,
-        uint64_t ring_bytes, uint32_t pauses, double *best) {
+        uint64_t ring_bytes, struct manner manner, double *best) {
+        const unsigned n = o->rounds < CALIBRATE_SLICES ? o->rounds : CALIBRATE_SLICES;
+        const uint32_t kept = row->wait;
         double v[CALIBRATE_SLICES], median;
         int r;
 
         if (o->interrupted())
                 return -EINTR;
-        r = row_attach(t, row, d, ring_bytes, pauses);
+        r = row_attach(row, d, ring_bytes, manner);
+        row->wait = manner.wait; /* for the slices to come */
         if (r == -EREMOTEIO) {
+                row->wait = kept;
                 snprintf(row->refused, sizeof(row->refused), "%s", driver_error(d));
                 return 0;
         }
-        for (unsigned i = 0; r == 0 && i < CALIBRATE_SLICES; i++)
+        for (unsigned i = 0; r == 0 && i < n; i++)
                 r = row_slice(t, row, d, o->slice_ns, &v[i]);
         if (r < 0)
                 return r;
-        median = stats_summarize(v, CALIBRATE_SLICES).median;
+        median = stats_summarize(v, n).median;
         if (!row->ring_bytes || (isnan(*best) ? !isnan(median) : t->more_is_better ? median > *best : median < *best)) {
                 *best = median;
                 row->ring_bytes = ring_bytes;
-                row->pauses = pauses;
+                row->pauses = manner.pauses;
+        } else {
+                row->wait = kept;
         }
         return contender_detach(d, row->contender);
 }
@@ -202,14 +247,16 @@ static int row_prepare(struct table *t, struct row *row, struct driver *d, const
         const uint64_t fixed[] = {o->ring_bytes ? o->ring_bytes : twin ? twin->ring_bytes : 0};
         const uint64_t *sizes = fixed[0] ? fixed : ring_sizes;
         const size_t n_sizes = fixed[0] ? 1 : sizeof(ring_sizes) / sizeof(*ring_sizes);
+        struct manner manners[MANNERS_MAX];
+        const size_t n_manners = row_manners(t, row, manners);
         double best = NAN;
         int r;
 
         for (size_t i = 0; i < n_sizes; i++) {
                 if (sizes[i] < 2 * t->spec.size)
                         continue; /* nothing could be in flight */
-                for (size_t k = 0; k < (row->has_pauses ? PAUSES_TRIED : 1); k++) {
-                        r = row_try(t, row, d, o, sizes[i], pauses_tried[k], &best);
+                for (size_t k = 0; k < n_manners; k++) {
+                        r = row_try(t, row, d, o, sizes[i], manners[k], &best);
                         if (r < 0)
                                 return r;
                 }
@@ -220,8 +267,9 @@ static int row_prepare(struct table *t, struct row *row, struct driver *d, const
                 return 0;
         }
         row->refused[0] = 0;
-        row->damaged = 0;
-        return row_attach(t, row, d, row->ring_bytes, row->pauses);
+        if (t->spec.what != BENCH_MODES) /* there, that nothing is lost is part of what is asked */
+                row->damaged = 0;
+        return row_attach(row, d, row->ring_bytes, (struct manner){row->wait, row->pauses});
 }
 
 /* ---- rounds ----------------------------------------------------------------------------------------------------- */
@@ -345,10 +393,16 @@ struct row *table_counterpart(const struct table *t, const struct row *r) {
                 struct row *o = &t->rows[i];
 
                 if (r->is_psyne && o->is_psyne && o->is_against != r->is_against && !o->refused[0] &&
-                        o->mode == r->mode && o->calls == r->calls)
+                        o->mode == r->mode && o->calls == r->calls && o->spec.channel == r->spec.channel &&
+                        o->spec.prefetch == r->spec.prefetch && o->spec.producers == r->spec.producers &&
+                        o->spec.consumers == r->spec.consumers)
                         return o;
         }
         return NULL;
+}
+
+bool row_has_shape_of(const struct row *r, const struct table *t) {
+        return r->spec.producers == t->spec.producers && r->spec.consumers == t->spec.consumers;
 }
 
 struct row *table_floor(const struct table *t) {
@@ -358,7 +412,7 @@ struct row *table_floor(const struct table *t) {
         return NULL;
 }
 
-struct row *table_best_peer(const struct table *t, enum table_class class, bool single_only) {
+struct row *table_best_peer(const struct table *t, enum table_class class, unsigned calls) {
         double values[TABLE_ROUNDS_MAX], best = NAN;
         struct row *ret = NULL;
 
@@ -366,7 +420,7 @@ struct row *table_best_peer(const struct table *t, enum table_class class, bool 
                 struct row *r = &t->rows[i];
                 struct stats_summary s;
 
-                if (r->is_floor || r->is_psyne || r->refused[0] || (single_only && r->calls != BENCH_SINGLE))
+                if (r->is_floor || r->is_psyne || r->refused[0] || !(r->calls & calls))
                         continue;
                 table_values(t, r, class, values);
                 s = stats_summarize(values, t->n_rounds);

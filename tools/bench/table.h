@@ -22,11 +22,12 @@ enum table_class {
 
 extern const char *const table_class_names[CLASS_N];
 
-#define TABLE_ROWS_MAX 24u
+#define TABLE_ROWS_MAX 40u
 #define TABLE_ROUNDS_MAX 600u
 
 struct row {
         struct contender *contender; /* until the table is measured */
+        struct bench_spec spec;      /* the table's; in `modes` with a channel, a shape and CPUs of its own */
         char label[48], version[32];
         enum bench_mode mode;
         enum bench_calls calls;
@@ -35,6 +36,7 @@ struct row {
         char obtained[96];
         uint64_t ring_bytes; /* the best one */
         uint32_t pauses;     /* the best number, where the adapter's own loops wait */
+        uint32_t wait;       /* the best of those tried; outside `modes` it is the table's */
         bool has_pauses;
         uint64_t damaged;
         double value[TABLE_ROUNDS_MAX];
@@ -104,8 +106,11 @@ struct row *table_floor(const struct table *t);
  */
 struct row *table_counterpart(const struct table *t, const struct row *r);
 
-/* The best row by median in that class that is neither ours nor a floor; only single calls if asked. NULL: none. */
-struct row *table_best_peer(const struct table *t, enum table_class class, bool single_only);
+/* The best row by median in that class that is neither ours nor a floor, with any of those calls. NULL: none. */
+struct row *table_best_peer(const struct table *t, enum table_class class, unsigned calls);
+
+/* `modes`: false for a row that is there to be compared with, at another shape than the table's. */
+bool row_has_shape_of(const struct row *r, const struct table *t);
 
 unsigned table_rounds_of(const struct table *t, enum table_class class);
 

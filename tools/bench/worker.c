@@ -45,6 +45,13 @@ struct worker_side {
         int side;
 };
 
+/* How often the scheduler has taken the CPU from this thread to give it to somebody else. */
+static long preemptions(void) {
+        struct rusage u;
+
+        return getrusage(RUSAGE_THREAD, &u) == 0 ? u.ru_nivcsw : 0;
+}
+
 void bench_meet(struct bench_side *s) {
         const uint32_t all = 2 * ++s->meetings;
 
@@ -55,6 +62,7 @@ void bench_meet(struct bench_side *s) {
                 else
                         sched_yield();
         }
+        s->preemptions = preemptions(); /* the driver going to sleep on this CPU is none of the slice's */
 }
 
 int bench_refuse(struct bench_side *s, int error, const char *format, ...) {
@@ -122,7 +130,7 @@ void bench_pin(struct bench_side *s, bool pinned) {
         cpu_set_t set;
 
         CPU_ZERO(&set);
-        if (pinned)
+        if (pinned && cpu >= 0)
                 CPU_SET((size_t)cpu, &set);
         else
                 set = *(const cpu_set_t *)s->cpus;
@@ -169,13 +177,6 @@ static void side_attach(struct worker *w, struct bench_side *s, void **ctx) {
         }
 }
 
-/* How often the scheduler has taken the CPU from this thread to give it to somebody else. */
-static long preemptions(void) {
-        struct rusage u;
-
-        return getrusage(RUSAGE_THREAD, &u) == 0 ? u.ru_nivcsw : 0;
-}
-
 static void *side_main(void *arg) {
         const struct worker_side *ws = arg;
         struct worker *w = ws->worker;
@@ -191,7 +192,6 @@ static void *side_main(void *arg) {
         };
         void *ctx = NULL;
         uint32_t turn = 0;
-        long preempted;
 
         s.samples = malloc(SAMPLES_MAX * sizeof(*s.samples));
         if (!s.samples)
@@ -213,12 +213,12 @@ static void *side_main(void *arg) {
                         side_attach(w, &s, &ctx);
                         break;
                 case BENCH_RUN:
-                        preempted = preemptions();
+                        s.preemptions = preemptions();
                         if (ctx)
                                 w->impl->run(ctx, &s);
                         else
                                 bench_refuse(&s, -ENOTCONN, "not attached");
-                        s.answer->preempted = (uint32_t)(preemptions() - preempted);
+                        s.answer->preempted = (uint32_t)(preemptions() - s.preemptions);
                         break;
                 case BENCH_DETACH:
                         if (ctx)
