@@ -176,9 +176,9 @@ static int row_attach(struct row *row, struct driver *d, uint64_t ring_bytes, st
         return r;
 }
 
-/* Threads of this row take the CPU from each other. */
-static bool row_shares_cpus(const struct row *row) {
-        return row->spec.producers > 1 || row->spec.consumers > 1 || row->wait == BENCH_WAIT_YIELD;
+/* Only who spins alone on its CPU keeps it for a whole slice, unless some other process wants it. */
+static bool row_keeps_cpus(const struct row *row) {
+        return row->wait == BENCH_WAIT_SPIN && row->spec.producers <= 1 && row->spec.consumers <= 1;
 }
 
 /*
@@ -200,8 +200,7 @@ static int row_slice(struct table *t, struct row *row, struct driver *d, uint64_
                 if (t->spec.what == BENCH_RATE && answers[0].n > answers[1].n)
                         row->damaged +=
                                 answers[0].n - answers[1].n; /* the last ones of a slice, which nothing came after */
-                if (t->spec.wait != BENCH_WAIT_SPIN || row_shares_cpus(row) ||
-                        !(answers[0].preempted + answers[1].preempted))
+                if (!row_keeps_cpus(row) || !(answers[0].preempted + answers[1].preempted))
                         break;
                 t->n_preempted++;
         }
