@@ -203,6 +203,8 @@ static void *side_main(void *arg) {
                 while (__atomic_load_n(&slot->turn, __ATOMIC_ACQUIRE) == turn)
                         futex_wait(&slot->turn, turn, -1);
                 turn++;
+                /* Waking us may have put the driver off its CPU: let it go to sleep now rather than amid the slice. */
+                sched_yield();
                 /* A side that waits for a lost message spins for ever, and at a real-time priority nothing else gets to
                  * run, the driver and its deadline included. The kernel's timer does. */
                 alarm(STUCK_SECONDS);
