@@ -31,10 +31,11 @@ struct bench_side {
         struct bench_answer *answer;
         double ticks_per_ns;
         int side;
-        uint32_t meetings; /* this side's count of them */
-        long preemptions;  /* of this thread, when it last met the other side */
-        const void *cpus;  /* cpu_set_t of the worker at its start */
-        uint32_t *samples; /* round trips in ticks; samples_max of them, faulted in */
+        uint32_t meetings;  /* this side's count of them */
+        long preemptions;   /* of this thread, when it last met the other side */
+        int64_t absence_ns; /* and how long it had been off a CPU by then */
+        const void *cpus;   /* cpu_set_t of the worker at its start */
+        uint32_t *samples;  /* round trips in ticks; samples_max of them, faulted in */
         size_t samples_max;
 };
 
