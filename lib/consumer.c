@@ -377,6 +377,8 @@ int psyne_recv_slow(struct psyne_consumer *c, struct psyne_msg *ret, int64_t tim
 
         if (!c || !ret)
                 return error_set(-EINVAL, "psyne_recv: no consumer or no message");
+        if (c->is_shared && share_take_quick(c, ret))
+                return 0;
         wait = __atomic_load_n(&c->endpoint.wait, __ATOMIC_RELAXED);
         if (timeout_ns != PSYNE_NOWAIT && (wait == PSYNE_WAIT_SPIN || (wait == PSYNE_WAIT_HYBRID && !c->alone)) &&
                 poll_recv(c, ret))
@@ -399,6 +401,8 @@ int psyne_release_slow(struct psyne_consumer *c, struct psyne_msg *m) {
 
         if (!c || !m)
                 return error_set(-EINVAL, "psyne_release: no consumer or no message");
+        if (c->is_shared && share_release_quick(c, m))
+                return 0;
         r = consumer_enter(c);
         if (r < 0)
                 return r;

@@ -135,6 +135,7 @@ struct psyne_consumer {
         uint32_t claimed;           /* messages claimed and not released, those not handed out yet included */
         uint32_t prefetch;
         uint32_t want;              /* how many the caller asked for */
+        uint64_t turn_bytes;        /* claimed in the lane it stands in since the others had their turn */
         struct psyne_line_rx scratch; /* what the inlined receive counts in */
         struct {
                 bool any;
@@ -251,7 +252,11 @@ void walk_leave(struct psyne_consumer *c);              /* gives every lane back
 void share_open(struct psyne_consumer *c, struct lane_rx *x, uint32_t lane, const struct segment *s);
 bool share_ready(struct psyne_consumer *c, uint32_t lane);
 bool share_all_claimed(struct psyne_consumer *c, uint32_t lane);
-int share_take(struct psyne_consumer *c, struct psyne_msg *ret);    /* from the lane it stands in: as lane_rx_take() */
+#define SHARE_TURN_OVER 2 /* the other lanes have their turn first */
+int share_take(struct psyne_consumer *c, struct psyne_msg *ret);    /* from the lane it stands in: as lane_rx_take(), or that */
+/* Without looking at anything else, for when there is nothing else to look at. False: take the long way. */
+bool share_take_quick(struct psyne_consumer *c, struct psyne_msg *ret);
+bool share_release_quick(struct psyne_consumer *c, struct psyne_msg *m);
 int share_adopted(struct psyne_consumer *c, struct psyne_msg *ret); /* what somebody who is gone had held: the same */
 void share_untake(struct psyne_consumer *c, const struct psyne_msg *m);
 int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n); /* how many, or -EINVAL */

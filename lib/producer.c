@@ -654,7 +654,6 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                                 *at = p->next;
                                 break;
                         }
-                membership_drop_lane(ch, lane, p->tx.hot.base, true);
                 pthread_mutex_unlock(&ch->lock);
 
                 FAULT_POINT("producer.closing");
@@ -676,6 +675,7 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                 membership_retire_lane(ch, lane, l->generation, nobody && unread ? RETIRE_UNREAD : RETIRE_DRAINED);
                 membership_changed(ch);
                 pthread_mutex_lock(&ch->lock);
+                membership_drop_lane(ch, lane, p->tx.hot.base, true);
                 membership_prune_lanes(ch);
                 pthread_mutex_unlock(&ch->lock);
         }

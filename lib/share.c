@@ -113,6 +113,12 @@ int share_take(struct psyne_consumer *c, struct psyne_msg *ret) {
                         h->taken += stride;
                         h->held++;
                 }
+                /* A lane that is never empty gives way after an eighth of a ring. */
+                if (c->turn_bytes > h->mask / 8 && c->n_walk > 1) {
+                        c->turn_bytes = 0;
+                        c->turn_over = true;
+                        return SHARE_TURN_OVER;
+                }
                 room = c->claimed < c->held_max ? c->held_max - c->claimed : 0;
                 most = c->want > c->prefetch ? c->want : c->prefetch;
                 if (most > room)
@@ -126,8 +132,11 @@ int share_take(struct psyne_consumer *c, struct psyne_msg *ret) {
                         wake_producers(c);
                 if (r <= 0)
                         return r;
-                pads = shared_loan(&c->channel->view, c->self.member, claim.loan)->done;
-                c->claimed += claim.n - (uint32_t)__builtin_popcountll(pads);
+                pads = claim.pads;
+                c->claimed += claim.n;
+                if (pads)
+                        c->claimed -= (uint32_t)__builtin_popcountll(pads);
+                c->turn_bytes += claim.end - claim.start;
                 h->taken = claim.start;
                 h->held = 0;
                 h->held_max = through_last_message(claim.n, pads);
@@ -139,6 +148,46 @@ int share_take(struct psyne_consumer *c, struct psyne_msg *ret) {
                 if (shared_ready(&c->channel->view, c->group, &x))
                         wake_next(c);
         }
+}
+
+/* The last loan of a lane whose producer has gone: it is over, and not only we walk it. */
+static void lane_may_be_over(struct psyne_consumer *c, uint32_t lane) {
+        if (__atomic_load_n(&c->channel->view.lanes[lane].state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE)
+                return;
+        membership_retire_lane(c->channel, lane, c->generations[lane], RETIRE_DRAINED);
+        if (walk_group_is_done(c, lane))
+                membership_changed(c->channel);
+}
+
+bool share_take_quick(struct psyne_consumer *c, struct psyne_msg *ret) {
+        const struct psyne_channel *ch = c->channel;
+
+        if (c->lane < 0 || c->orphans || c->adopted.any || c->pending || c->stale || c->turn_over || ch->forked ||
+                c->lanes_seen != __atomic_load_n(&ch->view.header->lanes_generation, __ATOMIC_ACQUIRE))
+                return false;
+        return share_take(c, ret) == 1;
+}
+
+bool share_release_quick(struct psyne_consumer *c, struct psyne_msg *m) {
+        uint64_t token = m->opaque[2];
+        uint32_t k = (uint32_t)(token >> (TOKEN_SHIFT + 1) & 63), i = c->self.next[k];
+        struct layout_member *counters = c->shared;
+
+        /* Of the lane we stand in, in our own row: what a token of ours says about a loan of ours is all there is to ask. */
+        if (c->lane < 0 || token != token_make(c, (uint32_t)c->lane, c->self.member, k) ||
+                !(c->self.left[k] & (1ull << i)) || c->self.starts[k][i] != m->opaque[0] || c->in_place || c->channel->forked)
+                return false;
+        m->opaque[2] = 0;
+        c->claimed--;
+        __atomic_store_n(&counters->messages_received, counters->messages_received + 1, __ATOMIC_RELAXED);
+        __atomic_store_n(&counters->bytes_received, counters->bytes_received + m->len, __ATOMIC_RELAXED);
+        if (shared_done_own(&c->self, k, i)) {
+                lane_may_be_over(c, (uint32_t)c->lane);
+                /* H: every hold word that goes up is followed by a look for producers that wait. */
+                if (c->gates || psyne_lane_sleepers(c->rx.hot.waiters, c->rx.hot.fence))
+                        wake_producers(c);
+        }
+        return true;
 }
 
 /* ---- what the gone held ------------------------------------------------------------------------------------------ */
@@ -250,7 +299,7 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
         struct layout_member *counters = c->shared;
         uint64_t bytes = 0, mask = 0;
         unsigned i, released = 0;
-        bool raised = false, over;
+        bool raised = false, over, own;
 
         for (i = 0; i < n;) {
                 uint64_t token = m[i].opaque[2];
@@ -262,10 +311,12 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
                 if (!x || member >= c->channel->view.n_members || token != token_make(c, lane, member, k))
                         break;
                 /* Those of one loan that stand together are released together. */
+                own = member == c->self.member;
+                index = own ? c->self.next[k] : 0;
                 for (mask = 0; i < n && m[i].opaque[2] == token; i++, index++) {
                         index = record_index(c, x, member, k, &m[i], index);
                         if (index >= LAYOUT_LOANS || mask & (1ull << index) ||
-                                !shared_owns(&c->self, member, k, index))
+                                !((own && c->self.left[k] & (1ull << index)) || shared_owns(&c->self, member, k, index)))
                                 break;
                         if (c->in_place && stage_write(c, x, &m[i], m[i].flags & STAGE_REMOVE) < 0)
                                 break;
@@ -274,6 +325,8 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
                 }
                 if (!mask)
                         break;
+                if (own)
+                        c->self.next[k] = (uint8_t)(index % LAYOUT_LOANS);
                 for (unsigned j = first; j < i; j++)
                         m[j].opaque[2] = 0;
                 released += i - first;
@@ -284,11 +337,8 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
                 if (over && member != c->self.member &&
                         __atomic_load_n(&c->channel->view.members[member].state, __ATOMIC_ACQUIRE) != LAYOUT_DEAD)
                         membership_changed(c->channel);
-                if (over && __atomic_load_n(&c->channel->view.lanes[lane].state, __ATOMIC_ACQUIRE) != LAYOUT_ACTIVE) {
-                        membership_retire_lane(c->channel, lane, c->generations[lane], RETIRE_DRAINED);
-                        if (walk_group_is_done(c, lane))
-                                membership_changed(c->channel); /* not only we walk it */
-                }
+                if (over)
+                        lane_may_be_over(c, lane);
         }
         if (released) {
                 __atomic_store_n(&counters->messages_received, counters->messages_received + released, __ATOMIC_RELAXED);

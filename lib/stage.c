@@ -74,7 +74,7 @@ bool stage_has_all(const struct psyne_consumer *c) {
 }
 
 int stage_write(struct psyne_consumer *c, const struct lane_rx *x, const struct psyne_msg *m, bool remove) {
-        unsigned char *at = (unsigned char *)(uintptr_t)x->hot.base + (m->opaque[0] & x->hot.mask);
+        unsigned char *at = (unsigned char *)(uintptr_t)x->hot.base + (m->opaque[0] & x->hot.mask & ~x->hot.align_mask); /* an adopted place is a peer's word */
         struct psyne_record *r = (void *)at;
         uint64_t kind;
 

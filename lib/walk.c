@@ -65,6 +65,7 @@ static void step_out(struct psyne_consumer *c) {
 void walk_to(struct psyne_consumer *c, uint32_t lane) {
         if ((int32_t)lane != c->lane) {
                 step_out(c);
+                c->turn_bytes = 0;
                 lane_rx_move(&c->rx, &c->lanes[lane]);
                 if (!c->is_shared)
                         c->held_away -= c->rx.hot.held;
@@ -382,6 +383,8 @@ again:
                 r = c->is_shared ? share_take(c, ret) : c->copies ? behind_take(c, ret) : lane_rx_take(&c->rx, ret);
                 if (r == 1 && c->in_place && !c->is_shared)
                         ret->opaque[2] |= STAGE_TOKEN;
+                if (r == SHARE_TURN_OVER)
+                        goto again;
                 if (r == -EBADMSG)
                         walk_set_aside(c); /* a header that cannot be: nothing behind it can be believed */
                 if (r != 0)

@@ -2,6 +2,7 @@
 #include "shm/shared.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "base/fault.h"
@@ -116,6 +117,7 @@ bool shared_holds_refresh(struct shared_self *s) {
 
 void shared_begin(struct shared_self *s) {
         s->used = 0;
+        memset(s->left, 0, sizeof(s->left));
         for (uint32_t k = 0; k < LAYOUT_LOANS; k++) {
                 if (owner_state(__atomic_load_n(&shared_loan(s->view, s->member, k)->owner, __ATOMIC_ACQUIRE)) ==
                         LOAN_FREE)
@@ -123,6 +125,10 @@ void shared_begin(struct shared_self *s) {
                 s->used |= 1ull << k;
         }
         (void)shared_holds_refresh(s);
+}
+
+static uint64_t all_of(uint32_t n) {
+        return n >= 64 ? UINT64_MAX : (1ull << n) - 1;
 }
 
 /* ---- claiming --------------------------------------------------------------------------------------------------- */
@@ -293,7 +299,10 @@ int shared_claim(struct shared_self *s, const struct shared_ring *x, unsigned mo
                         __ATOMIC_ACQUIRE);
                 FAULT_POINT("shared.claimed");
                 s->used |= 1ull << k;
+                s->left[k] = all_of(n) & ~pads;
+                s->next[k] = 0;
                 ret->n = n;
+                ret->pads = pads;
                 ret->start = start;
                 ret->end = at;
                 return (int)n;
@@ -301,10 +310,6 @@ int shared_claim(struct shared_self *s, const struct shared_ring *x, unsigned mo
 }
 
 /* ---- releasing -------------------------------------------------------------------------------------------------- */
-
-static uint64_t all_of(uint32_t n) {
-        return n >= 64 ? UINT64_MAX : (1ull << n) - 1;
-}
 
 bool shared_owns(const struct shared_self *s, uint32_t member, uint32_t k, uint32_t i) {
         const struct layout_loan *e;
@@ -331,12 +336,32 @@ static void drop_hold_of_the_dead(struct shared_self *s, uint32_t member, uint32
                 __atomic_compare_exchange_n(hold, &old, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE);
 }
 
+bool shared_done_own(struct shared_self *s, uint32_t k, uint32_t i) {
+        struct layout_loan *e = shared_loan(s->view, s->member, k);
+        uint64_t bit = 1ull << i, owner;
+        uint32_t lane;
+
+        s->left[k] &= ~bit;
+        s->next[k] = (uint8_t)((i + 1) % LAYOUT_LOANS);
+        __atomic_store_n(&e->done, __atomic_load_n(&e->done, __ATOMIC_RELAXED) | bit, __ATOMIC_RELEASE);
+        FAULT_POINT("shared.done");
+        if (s->left[k])
+                return false;
+        owner = __atomic_load_n(&e->owner, __ATOMIC_RELAXED);
+        lane = __atomic_load_n(&e->lane, __ATOMIC_RELAXED);
+        __atomic_store_n(&e->owner, owner & ~3ull, __ATOMIC_RELEASE); /* FREE */
+        s->used &= ~(1ull << k);
+        return lane < s->view->n_lanes && hold_refresh(s, lane);
+}
+
 bool shared_done(struct shared_self *s, uint32_t member, uint32_t k, uint64_t which) {
         struct layout_loan *e = shared_loan(s->view, member, k);
         uint64_t done = __atomic_load_n(&e->done, __ATOMIC_RELAXED) | which; /* the owner is its only writer */
         uint64_t owner = __atomic_load_n(&e->owner, __ATOMIC_RELAXED);
         uint32_t lane = __atomic_load_n(&e->lane, __ATOMIC_RELAXED), n = __atomic_load_n(&e->n, __ATOMIC_RELAXED);
 
+        if (member == s->member)
+                s->left[k] &= ~which;
         __atomic_store_n(&e->done, done, __ATOMIC_RELEASE); /* from here on nobody gets these again */
         FAULT_POINT("shared.done");
         if ((done & all_of(n)) != all_of(n) || lane >= s->view->n_lanes)

@@ -42,6 +42,8 @@ struct shared_self {
         uint32_t group, member, generation;
         uint64_t used;                 /* own loans that are not free */
         uint64_t (*starts)[LAYOUT_LOANS]; /* [own loan][record]: where each begins */
+        uint64_t left[LAYOUT_LOANS];   /* own loans that we claimed: a bit for each record not released */
+        uint8_t next[LAYOUT_LOANS];    /* the record that will probably be released next */
 };
 
 /* A ring as this process has it mapped. */
@@ -57,6 +59,7 @@ struct shared_claim {
         uint32_t loan;                 /* in the member's row */
         uint32_t n;
         uint64_t start, end;
+        uint64_t pads;                 /* a bit for each record that is padding */
         bool raised;                   /* the hold word went up meanwhile: producers may wait for that */
 };
 
@@ -85,6 +88,9 @@ bool shared_ready(const struct layout_view *v, uint32_t group, const struct shar
 
 /* The records @which (a bit each) of a loan that this member owns are released. True: a hold word went up. */
 bool shared_done(struct shared_self *s, uint32_t member, uint32_t k, uint64_t which);
+
+/* Record @i of a loan that we claimed ourselves, and that is @left, is released. True: a hold word went up. */
+bool shared_done_own(struct shared_self *s, uint32_t k, uint32_t i);
 
 /* Is that loan owned by this member, and record @i not done? */
 bool shared_owns(const struct shared_self *s, uint32_t member, uint32_t k, uint32_t i);

@@ -129,6 +129,7 @@ static int turns(struct world *w) {
         return 0;
 }
 MANY(turns, turns, NULL)
+FAMILY_MODE(turns, turns, NULL, mpmc)
 
 /* ---- coming and going ---------------------------------------------------------------------------------------------- */
 

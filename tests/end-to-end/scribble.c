@@ -23,7 +23,17 @@
 #define CALL_NS (5 * MSEC)
 #define CYCLE_MAX_NS (20 * SECOND) /* opening a name that is in a mess may take its own ten seconds */
 
-static const char *const names[] = {"spsc", "mpsc", "spmc", "mpmc", "broadcast"};
+static const struct shape {
+        const char *name, *query;
+        bool behind, stages;
+} shapes[] = {
+        {"spsc", "mode=spsc", false, false},
+        {"mpsc", "mode=mpsc", true, false},
+        {"spmc", "mode=spmc", false, false},
+        {"mpmc", "mode=mpmc", false, false},
+        {"broadcast", "mode=broadcast", true, false},
+        {"stages", "mode=broadcast&inplace=1", false, true},
+};
 
 struct page {
         uint32_t stop;
@@ -33,7 +43,7 @@ struct page {
 static struct page *page;
 
 /* The victim: opens everything, uses it a while by short waits, closes it, again and again. */
-static int victim(const char *uri) {
+static int victim(const char *uri, const struct shape *shape) {
         struct random r = {(uint64_t)getpid()};
 
         while (!__atomic_load_n(&page->stop, __ATOMIC_ACQUIRE)) {
@@ -41,7 +51,16 @@ static int victim(const char *uri) {
                 struct psyne_producer *p[2] = {NULL, NULL};
                 struct psyne_consumer *c[2] = {NULL, NULL};
                 const struct psyne_producer_opts hasty = {.struct_size = sizeof(hasty), .linger_ns = 1};
-                const struct psyne_consumer_opts two = {.struct_size = sizeof(two), .prefetch = 4, .group = random_below(&r, 2) ? "g" : NULL};
+                const struct psyne_consumer_opts one = {.struct_size = sizeof(one),
+                        .group = shape->stages ? "one" : NULL,
+                        .in_place = shape->stages,
+                        .shared = shape->stages};
+                const struct psyne_consumer_opts two = {.struct_size = sizeof(two), .prefetch = 4,
+                        .group = shape->stages || random_below(&r, 2) ? "g" : NULL,
+                        .behind = shape->behind ? (enum psyne_behind)random_below(&r, 4) : PSYNE_BEHIND_DEFAULT,
+                        .eject_ns = MSEC,
+                        .follows = shape->stages ? "one" : NULL,
+                        .in_place = shape->stages && random_below(&r, 2)};
 
                 __atomic_store_n(&page->cycle_began, now_ns(), __ATOMIC_RELEASE);
                 page->cycles++;
@@ -52,7 +71,7 @@ static int victim(const char *uri) {
                 }
                 for (unsigned i = 0; i < 2; i++) {
                         page->errors += psyne_producer_open(ch, &hasty, &p[i]) < 0;
-                        page->errors += psyne_consumer_open(ch, i ? &two : NULL, &c[i]) < 0;
+                        page->errors += psyne_consumer_open(ch, i ? &two : &one, &c[i]) < 0;
                 }
                 for (unsigned n = 0; n < 400 && !__atomic_load_n(&page->stop, __ATOMIC_ACQUIRE); n++) {
                         struct psyne_msg m, some[5];
@@ -72,7 +91,12 @@ static int victim(const char *uri) {
                                 for (size_t b = 0; b < some[k].len; b++) /* all of it is there to be read */
                                         sum += ((const unsigned char *)some[k].data)[b];
                                 page->received += sum >= 0x5a || some[k].len == 0;
-                                (void)psyne_release(c[i], &some[k]);
+                                if (shape->stages && !i)
+                                        memset(some[k].data, 0x5a, some[k].cap);
+                                if (shape->stages && !i && n % 32 == 0)
+                                        (void)psyne_remove(c[i], &some[k]);
+                                else
+                                        (void)psyne_release(c[i], &some[k]);
                         }
                         if (n % 100 == 50) {
                                 struct psyne_metrics metrics = {.struct_size = sizeof(metrics)};
@@ -142,7 +166,8 @@ static int scribbler(const char *path, uint64_t seed) {
         return 0;
 }
 
-static int one_mode(const char *mode, const char *dir, int64_t ns) {
+static int one_mode(const struct shape *shape, const char *dir, int64_t ns) {
+        const char *mode = shape->name;
         struct random r = random_seeded(mode);
         char uri[128], path[160];
         pid_t pids[3];
@@ -151,14 +176,14 @@ static int one_mode(const char *mode, const char *dir, int64_t ns) {
 
         memset(page, 0, sizeof(*page));
         page->cycle_began = now_ns();
-        snprintf(uri, sizeof(uri), "ipc://s-%s?mode=%s&size=8K", mode, mode);
+        snprintf(uri, sizeof(uri), "ipc://s-%s?%s&size=8K", mode, shape->query);
         snprintf(path, sizeof(path), "%s/s-%s.psy", dir, mode);
         fflush(NULL);
         for (unsigned i = 0; i < 3; i++) {
                 pids[i] = fork();
                 if (pids[i] == 0) {
                         prctl(PR_SET_PDEATHSIG, SIGKILL);
-                        _exit(i == 2 ? scribbler(path, r.state) : victim(uri));
+                        _exit(i == 2 ? scribbler(path, r.state) : victim(uri, shape));
                 }
         }
         while (now_ns() < until && !bad) {
@@ -208,8 +233,8 @@ int main(int argc, char **argv) {
         page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         if (page == MAP_FAILED)
                 return 1;
-        for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-                bad |= one_mode(names[i], dir, ns);
+        for (unsigned i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+                bad |= one_mode(&shapes[i], dir, ns);
         remove_dir(dir);
         return bad;
 }
