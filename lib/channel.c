@@ -16,6 +16,8 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "shm/group.h"
+
 #include "lib/directory.h"
 
 #define RING_DEFAULT (2ull << 20)
@@ -276,7 +278,8 @@ static void pages_init(void *map, const struct layout_config *config) {
                         .name = GROUP_DEFAULT,
                 };
                 h->groups_active = 1;
-        }
+        } else
+                group_unheard(&v);
         FAULT_POINT("create.publish");
         layout_publish(h);
 }

@@ -34,6 +34,7 @@ static bool row_take_down(struct psyne_channel *ch, uint32_t g, uint32_t state, 
         FAULT_POINT("group.vanishing");
         __atomic_fetch_and(&ch->view.header->groups_active, ~(1ull << g), __ATOMIC_SEQ_CST);
         __atomic_fetch_and(&ch->view.header->groups_skipping, ~(1ull << g), __ATOMIC_SEQ_CST);
+        group_unheard(&ch->view);
         __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
         return membership_row_change(row, LAYOUT_CLOSED, me, LAYOUT_FREE, me);
 }
@@ -229,6 +230,7 @@ static int find_or_make(struct psyne_channel *ch, const struct group_wish *wish,
         FAULT_POINT("group.placed");
         __atomic_fetch_or(wish->behind == PSYNE_BEHIND_SKIPS ? &v->header->groups_skipping : &v->header->groups_active,
                 1ull << free_row, __ATOMIC_SEQ_CST);
+        group_heard(v);
         __atomic_fetch_add(&v->header->members_generation, 1, __ATOMIC_SEQ_CST);
         wake_barrier_heavy(ch);
         place_all(ch, free_row, wish->from_oldest);
@@ -273,6 +275,7 @@ void group_eject(struct psyne_channel *ch, uint32_t g) {
         __atomic_fetch_or(&ch->view.groups[g].flags, LAYOUT_GROUP_OUT, __ATOMIC_SEQ_CST);
         FAULT_POINT("group.ejecting");
         __atomic_fetch_and(&ch->view.header->groups_active, ~(1ull << g), __ATOMIC_SEQ_CST);
+        group_unheard(&ch->view);
         __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
         retire_lanes(ch);
         membership_changed(ch);

@@ -88,6 +88,7 @@ int psyne_metrics(const struct psyne_channel *ch, struct psyne_metrics *ret) {
 
                         ret->messages_received += load(&c->exact.messages_received);
                         ret->bytes_received += load(&c->exact.bytes_received);
+                        ret->lost += load(&c->lost);
                 }
         }
         for (uint32_t i = 0; i < v->n_members; i++) {
@@ -114,6 +115,7 @@ int psyne_metrics(const struct psyne_channel *ch, struct psyne_metrics *ret) {
                 ret->full_events += load(&l->full_events);
                 ret->aborted += load(&l->aborted);
                 ret->dropped += load(&l->dropped);
+                ret->unheard += layout_lane_unheard(l);
                 ret->copied_sends += load(&l->copied_sends);
                 ret->wakes_sent += load(&l->wakes_sent);
                 ret->wakes_received += load(&l->wakes_received);
@@ -124,7 +126,8 @@ int psyne_metrics(const struct psyne_channel *ch, struct psyne_metrics *ret) {
         /* What this process holds: a handle's hot words are its own thread's, so this may be one behind. */
         pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&ch->lock);
         for (struct psyne_consumer *c = ch->consumers; c; c = c->next)
-                ret->held += c->is_shared ? __atomic_load_n(&c->claimed, __ATOMIC_RELAXED)
+                ret->held += c->copies ? (uint64_t)__builtin_popcountll(__atomic_load_n(&c->copied.used, __ATOMIC_RELAXED))
+                        : c->is_shared ? __atomic_load_n(&c->claimed, __ATOMIC_RELAXED)
                                           : __atomic_load_n(&c->rx.hot.held, __ATOMIC_RELAXED) +
                                 __atomic_load_n(&c->held_away, __ATOMIC_RELAXED);
         pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&ch->lock);

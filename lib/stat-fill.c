@@ -166,7 +166,7 @@ static void fill_lane(
                 .wakes_received = f->wakes_received,
                 .backstop_hits = f->backstop_hits,
                 .dropped = f->dropped,
-                .unheard = f->unheard,
+                .unheard = layout_lane_unheard(f),
                 .wanted = f->wanted,
         };
         to->dead = to->state == PSYNE_STAT_DEAD ||

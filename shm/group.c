@@ -90,3 +90,34 @@ bool group_all_drained(const struct layout_view *v, uint32_t lane, uint32_t gene
         }
         return true;
 }
+
+void group_heard(const struct layout_view *v) {
+        for (uint32_t i = 0; i < v->n_lanes; i++) {
+                struct layout_lane *l = &v->lanes[i];
+                uint64_t messages, from;
+
+                if (!__atomic_load_n(&l->unheard_from, __ATOMIC_RELAXED))
+                        continue;
+                (void)layout_lane_end(l, &messages);
+                from = __atomic_exchange_n(&l->unheard_from, 0, __ATOMIC_ACQ_REL); /* of several that come one counts */
+                if (from && messages >= from)
+                        __atomic_fetch_add(&l->unheard, messages - (from - 1), __ATOMIC_RELAXED);
+        }
+}
+
+void group_unheard(const struct layout_view *v) {
+        if (__atomic_load_n(&v->header->groups_active, __ATOMIC_ACQUIRE) ||
+                __atomic_load_n(&v->header->groups_skipping, __ATOMIC_ACQUIRE))
+                return;
+        for (uint32_t i = 0; i < v->n_lanes; i++) {
+                uint64_t messages, none = 0;
+
+                (void)layout_lane_end(&v->lanes[i], &messages);
+                __atomic_compare_exchange_n(&v->lanes[i].unheard_from, &none, messages + 1, false, __ATOMIC_ACQ_REL,
+                        __ATOMIC_RELAXED);
+        }
+        /* One that came meanwhile has not seen these yet. */
+        if (__atomic_load_n(&v->header->groups_active, __ATOMIC_SEQ_CST) ||
+                __atomic_load_n(&v->header->groups_skipping, __ATOMIC_SEQ_CST))
+                group_heard(v);
+}

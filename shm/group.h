@@ -26,6 +26,10 @@ static inline bool group_copies(const struct layout_view *v, uint32_t group) {
         return __atomic_load_n(&v->groups[group].policy, __ATOMIC_RELAXED) > PSYNE_BEHIND_BLOCKS;
 }
 
+/* A group that hears has come, or one has gone: what is sent while there is none is counted as unheard. */
+void group_heard(const struct layout_view *v);
+void group_unheard(const struct layout_view *v);
+
 /* Is somebody there to read for the group? One that died is there until its death was noticed. */
 bool group_has_reader(const struct layout_view *v, uint32_t group);
 

@@ -172,7 +172,8 @@ struct layout_lane {
         /* Writer: the producer, now and then. */
         uint64_t send_blocks, send_blocked_ns, full_events, aborted, copied_sends, wakes_sent, wakes_elided;
         uint64_t wakes_received, backstop_hits, dropped, unheard, stamps;
-        uint8_t pad2[LAYOUT_LINE - 96];
+        uint64_t unheard_from;   /* of this index: messages_sent when the last group went, + 1; 0 = there is one (RMW) */
+        uint8_t pad2[LAYOUT_LINE - 104];
 
         /* Waiting for room. event: wakers (RMW); the rest: the producer. */
         uint32_t event;
@@ -361,6 +362,13 @@ void layout_publish(struct layout_header *h);
 /* Checks a header that someone else wrote, copied out of the file, against the file's size. 0; -EPROTO: another
  * version or byte order; -EBADMSG: nonsense; -EAGAIN: not published yet. Records the sentence. */
 int layout_validate(const struct layout_header *h, uint64_t file_bytes);
+
+/* Messages that were sent while there was no group at all. */
+static inline uint64_t layout_lane_unheard(const struct layout_lane *l) {
+        uint64_t from = __atomic_load_n(&l->unheard_from, __ATOMIC_RELAXED), sent = __atomic_load_n(&l->tx.messages_sent, __ATOMIC_RELAXED);
+
+        return __atomic_load_n(&l->unheard, __ATOMIC_RELAXED) + (from && sent >= from ? sent - (from - 1) : 0);
+}
 
 /* The end of a lane's newest commit. */
 static inline uint64_t layout_lane_tail(const struct layout_lane *l) {

@@ -55,6 +55,8 @@ struct psyne_metrics {
         uint64_t peer_deaths;
         uint64_t backstop_hits;   /* a periodic look found what a wake should have told: must stay 0 where no member is stopped */
         uint64_t damaged_lanes;
+        uint64_t unheard;         /* sent while there was no group at all: broadcast without a reader */
+        uint64_t lost;            /* over all groups: overrun, ejected before them, or gone with a dead producer's ring */
 };
 
 #ifdef __cplusplus

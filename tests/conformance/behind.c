@@ -61,6 +61,7 @@ static int skips_send(struct world *w) {
 /* Dawdles, so that it is overtaken again and again; what it gets is whole, in order, and what it missed is counted. */
 static int skips_recv(struct world *w) {
         uint64_t received = 0, lost = 0, next[LANES] = {0}, missing = 0;
+        struct psyne_metrics metrics = {.struct_size = sizeof(metrics)};
         struct psyne_consumer *c;
         struct random r = {9};
         struct ends e = {0};
@@ -105,6 +106,9 @@ static int skips_recv(struct world *w) {
         }
         MUST_BE(got, -EPIPE);
         MUST_BE(received + lost, (uint64_t)N * lanes);
+        MUST_BE(psyne_metrics(e.ch, &metrics), 0);
+        MUST_BE(metrics.lost, lost);
+        MUST_BE(metrics.messages_received, received);
         MUST(received > 0 && lost > 0);
         MUST_BE(psyne_consumer_close(c), 0);
         MUST(!psyne_close(e.ch));

@@ -90,6 +90,7 @@ BROADCAST(all_see_all, all_send, all_recv)
 
 /* Nobody there: a send never waits. Who joins gets what comes next, or what is still there. */
 static int unheard(struct world *w) {
+        struct psyne_metrics metrics = {.struct_size = sizeof(metrics)};
         struct psyne_consumer *now, *oldest;
         struct ends e = {0};
         struct psyne_msg m;
@@ -102,6 +103,8 @@ static int unheard(struct world *w) {
                 m.type = n;
                 MUST_BE(psyne_commit(e.p, &m), 0);
         }
+        MUST_BE(psyne_metrics(e.ch, &metrics), 0);
+        MUST_BE(metrics.unheard, 1000);
         MUST_BE(open_in(e.ch, NULL, false, &now), 0);
         MUST_BE(open_in(e.ch, NULL, true, &oldest), 0);
         MUST_REFUSE(psyne_recv(now, &m, PSYNE_NOWAIT), -EAGAIN);
@@ -118,6 +121,13 @@ static int unheard(struct world *w) {
         e.c = now;
         RECEIVE(&e, 1000, 30);
         MUST_BE(psyne_consumer_close(oldest), 0);
+        MUST_BE(psyne_consumer_close(now), 0);
+        e.c = NULL;
+        for (uint32_t n = 0; n < 7; n++)
+                SEND(&e, n, 30);
+        MUST_BE(psyne_metrics(e.ch, &metrics), 0);
+        MUST_BE(metrics.unheard, 1007); /* not the one that was heard */
+        MUST_BE(metrics.lost, 0);
         CLOSE(&e);
         return 0;
 }
