@@ -13,6 +13,7 @@ base=$(mktemp -d /dev/shm/psyne-test-stat-sh-XXXXXX) || exit 1
 dir=$base/dir
 failed=0
 owner=
+. "$(dirname "$0")/../support/stopped.sh"
 unset NO_COLOR PSYNE_DIR
 mkdir "$dir"
 
@@ -146,6 +147,7 @@ has out '^live '
 
 # It runs while its owner is stopped, in bounded time.
 kill -STOP "$owner"
+until_state "$owner" T || fail "the owner does not stop"
 status 0 -d "$dir" show live
 has out 'stopped'
 status 0 -H -d "$dir"
