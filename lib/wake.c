@@ -32,26 +32,31 @@ void wake_barrier_heavy(const struct psyne_channel *ch) {
         __atomic_thread_fence(__ATOMIC_SEQ_CST); /* both sides fence: pairs with psyne_lane_sleepers() */
 }
 
+/* False: we have woken it in its present sleep before. */
+static bool wake_member(struct layout_member *m, uint32_t i, struct wake_memory *memory) {
+        uint32_t generation = __atomic_load_n(&m->sleep_generation, __ATOMIC_ACQUIRE);
+
+        if (memory->woken[i] == generation)
+                return false;
+        memory->woken[i] = generation;
+        FAULT_POINT("wake.before");
+        __atomic_fetch_add(&m->event, 1, __ATOMIC_RELEASE);
+        FAULT_POINT("wake.between");
+        (void)park_wake(&m->event, 1);
+        return true;
+}
+
 /* One more sleeper of the group, not woken by us in its present sleep. Returns false if there is none. */
 static bool wake_one_of(const struct layout_view *v, uint32_t group, uint64_t sleepers, struct wake_memory *memory,
         uint64_t *sent) {
         for (; sleepers; sleepers &= sleepers - 1) {
-                uint32_t i = (uint32_t)__builtin_ctzll(sleepers), generation;
-                struct layout_member *m;
+                uint32_t i = (uint32_t)__builtin_ctzll(sleepers);
 
                 if (i >= v->n_members)
                         break;
-                m = &v->members[i];
-                if (__atomic_load_n(&m->group, __ATOMIC_ACQUIRE) != group)
+                if (__atomic_load_n(&v->members[i].group, __ATOMIC_ACQUIRE) != group ||
+                        !wake_member(&v->members[i], i, memory))
                         continue;
-                generation = __atomic_load_n(&m->sleep_generation, __ATOMIC_ACQUIRE);
-                if (memory->woken[i] == generation)
-                        continue;
-                memory->woken[i] = generation;
-                FAULT_POINT("wake.before");
-                __atomic_fetch_add(&m->event, 1, __ATOMIC_RELEASE);
-                FAULT_POINT("wake.between");
-                (void)park_wake(&m->event, 1);
                 ++*sent;
                 return true;
         }
@@ -65,13 +70,11 @@ void psyne_wake_consumers(struct psyne_producer *p) {
         if (p->channel->forked)
                 return;
         for (; sleepers; sleepers &= sleepers - 1) {
-                uint32_t i = (uint32_t)__builtin_ctzll(sleepers), generation, group;
-                struct layout_member *m;
+                uint32_t i = (uint32_t)__builtin_ctzll(sleepers), group;
 
                 if (i >= v->n_members)
                         break;
-                m = &v->members[i];
-                group = __atomic_load_n(&m->group, __ATOMIC_ACQUIRE);
+                group = __atomic_load_n(&v->members[i].group, __ATOMIC_ACQUIRE);
                 if (group < v->n_groups && v->groups[group].follows >= 0)
                         continue; /* it waits for the group in front */
                 if (group < v->n_groups && v->groups[group].kind == LAYOUT_GROUP_SHARED) {
@@ -81,17 +84,10 @@ void psyne_wake_consumers(struct psyne_producer *p) {
                         shared |= 1ull << group;
                         continue;
                 }
-                generation = __atomic_load_n(&m->sleep_generation, __ATOMIC_ACQUIRE);
-                if (p->memory.woken[i] == generation) {
+                if (wake_member(&v->members[i], i, &p->memory))
+                        sent++;
+                else
                         elided++;
-                        continue;
-                }
-                p->memory.woken[i] = generation;
-                FAULT_POINT("wake.before");
-                __atomic_fetch_add(&m->event, 1, __ATOMIC_RELEASE);
-                FAULT_POINT("wake.between");
-                (void)park_wake(&m->event, 1);
-                sent++;
         }
         if (sent)
                 __atomic_store_n(&p->tx.shared->wakes_sent, p->tx.shared->wakes_sent + sent, __ATOMIC_RELAXED);
@@ -105,13 +101,11 @@ static void wake_followers(struct psyne_consumer *c) {
         uint64_t sleepers = psyne_lane_sleepers(&v->header->sleepers, c->rx.hot.fence), sent = 0, shared = 0;
 
         for (; sleepers; sleepers &= sleepers - 1) {
-                uint32_t i = (uint32_t)__builtin_ctzll(sleepers), generation, group;
-                struct layout_member *m;
+                uint32_t i = (uint32_t)__builtin_ctzll(sleepers), group;
 
                 if (i >= v->n_members)
                         break;
-                m = &v->members[i];
-                group = __atomic_load_n(&m->group, __ATOMIC_ACQUIRE);
+                group = __atomic_load_n(&v->members[i].group, __ATOMIC_ACQUIRE);
                 if (group >= v->n_groups || v->groups[group].follows != (int32_t)c->group)
                         continue;
                 if (v->groups[group].kind == LAYOUT_GROUP_SHARED) {
@@ -120,13 +114,7 @@ static void wake_followers(struct psyne_consumer *c) {
                         shared |= 1ull << group;
                         continue;
                 }
-                generation = __atomic_load_n(&m->sleep_generation, __ATOMIC_ACQUIRE);
-                if (c->followers.woken[i] == generation)
-                        continue;
-                c->followers.woken[i] = generation;
-                __atomic_fetch_add(&m->event, 1, __ATOMIC_RELEASE);
-                (void)park_wake(&m->event, 1);
-                sent++;
+                sent += wake_member(&v->members[i], i, &c->followers);
         }
         if (sent)
                 __atomic_store_n(&c->shared->wakes_sent, c->shared->wakes_sent + sent, __ATOMIC_RELAXED);
