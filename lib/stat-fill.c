@@ -237,6 +237,12 @@ static void fill_group(struct psyne_stat_group *to, struct psyne_stat_cursor *cu
                 fill_cursor(c, &place, before->tx.tail & ~15ull, lanes[j].tail,
                         l->now.config.ring_bytes, to->active && holds_records(lanes[j].state),
                         before->generation == now->generation && before->state == now->state);
+                if (to->follows >= 0 && holds_records(lanes[j].state)) {
+                        uint64_t behind = group_position(&l->before, (uint32_t)to->follows, j, true) - place.exact.released;
+
+                        if (behind <= l->now.config.ring_bytes) /* else one of them cannot be, or moved meanwhile */
+                                to->backlog_bytes += behind;
+                }
                 to->lag_bytes += c->lag_bytes;
                 to->held_bytes += c->held_bytes;
                 to->messages_received += c->messages_received;

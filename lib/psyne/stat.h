@@ -102,6 +102,7 @@ struct psyne_stat_group {
         uint32_t generation;
         uint64_t members, ever; /* bit per member: in it now, and ever */
         uint64_t lag_bytes, held_bytes, messages_received, bytes_received, lost, redelivered;
+        uint64_t backlog_bytes; /* released by the group in front and not by this one: a slow stage has much */
         const struct psyne_stat_cursor *cursors; /* [n_lanes] */
         char name[72];
 };

@@ -230,6 +230,57 @@ Test(stat, counts_what_two_processes_exchange) {
         owner_end(&rx, SIGKILL);
 }
 
+/* A pipeline in this process: the slow stage is the one with a backlog; one that skips and one that was ejected say so. */
+Test(stat, shows_what_groups_do) {
+        const struct psyne_consumer_opts one = {.struct_size = sizeof(one), .group = "one"};
+        const struct psyne_consumer_opts two = {.struct_size = sizeof(two), .group = "two", .follows = "one"};
+        const struct psyne_consumer_opts skips = {.struct_size = sizeof(skips), .group = "skips", .behind = PSYNE_BEHIND_SKIPS};
+        const struct psyne_consumer_opts late = {
+                .struct_size = sizeof(late), .group = "late", .behind = PSYNE_BEHIND_EJECTED, .eject_ns = 1};
+        const struct psyne_producer_opts at_once = {.struct_size = sizeof(at_once), .linger_ns = 1};
+        struct psyne_consumer *c[4];
+        struct psyne_producer *p;
+        struct psyne_channel *ch;
+        struct psyne_msg m;
+        struct psyne_stat *s;
+
+        cr_assert_eq(psyne_open("ipc://x?mode=broadcast&size=4K", NULL, &ch), 0);
+        cr_assert_eq(psyne_producer_open(ch, &at_once, &p), 0);
+        cr_assert_eq(psyne_consumer_open(ch, &one, &c[0]), 0);
+        cr_assert_eq(psyne_consumer_open(ch, &two, &c[1]), 0);
+        cr_assert_eq(psyne_consumer_open(ch, &skips, &c[2]), 0);
+        cr_assert_eq(psyne_consumer_open(ch, &late, &c[3]), 0);
+        for (unsigned i = 0; i < 10; i++)
+                cr_assert_eq(psyne_send(p, 0, base, MESSAGE - 50, PSYNE_NOWAIT), 0); /* 128 bytes each in the ring */
+        for (unsigned i = 0; i < 6; i++) {
+                cr_assert_eq(psyne_recv(c[0], &m, PSYNE_NOWAIT), 0);
+                cr_assert_eq(psyne_release(c[0], &m), 0);
+        }
+        s = look("x.psy");
+        cr_expect_eq(s->groups[0].lag_bytes, 4 * 128);
+        cr_expect_eq(s->groups[0].follows, -1);
+        cr_expect_eq(s->groups[0].backlog_bytes, 0);
+        cr_expect_eq(s->groups[1].follows, 0);
+        cr_expect_eq(s->groups[1].backlog_bytes, 6 * 128);
+        cr_expect_eq(s->groups[1].lag_bytes, 10 * 128);
+        cr_expect(s->groups[2].behind == PSYNE_BEHIND_SKIPS && !s->groups[2].active && !s->groups[2].ejected);
+        cr_expect(s->groups[3].behind == PSYNE_BEHIND_EJECTED && s->groups[3].active && !s->groups[3].ejected);
+        psyne_stat_free(s);
+        while (psyne_recv(c[0], &m, PSYNE_NOWAIT) == 0)
+                cr_assert_eq(psyne_release(c[0], &m), 0);
+        while (psyne_recv(c[1], &m, PSYNE_NOWAIT) == 0)
+                cr_assert_eq(psyne_release(c[1], &m), 0);
+        for (unsigned i = 0; i < 28; i++) /* past where the last one stands: it is waited for, and then not any more */
+                cr_assert_eq(psyne_send(p, 0, base, MESSAGE - 50, 10000000000ll), 0);
+        s = look("x.psy");
+        cr_expect(s->groups[3].ejected && !s->groups[3].active);
+        psyne_stat_free(s);
+        for (unsigned i = 0; i < 4; i++)
+                cr_assert_eq(psyne_consumer_close(c[i]), 0);
+        (void)psyne_producer_close(p);
+        psyne_close(ch);
+}
+
 /* Both sides can only be seen asleep once they are: look until then. */
 Test(stat, shows_who_sleeps_and_since_when) {
         struct owner o = owner_start(role_receive_for_ever);

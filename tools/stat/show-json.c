@@ -133,6 +133,7 @@ static void group_json(struct json *j, const struct psyne_stat *s, uint32_t i) {
         json_bool(j, "ejected", g->ejected);
         json_string(j, "behind", g->behind == PSYNE_BEHIND_SKIPS ? "skips" : g->behind == PSYNE_BEHIND_EJECTED ? "ejected" : "blocks");
         index_or_null(j, "follows", g->follows);
+        json_uint(j, "backlog_bytes", g->backlog_bytes);
         json_open(j, "members", '[');
         for (uint32_t k = 0; k < s->n_members; k++)
                 if (g->members & (1ull << k))

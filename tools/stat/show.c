@@ -213,7 +213,7 @@ static void group_lines(const struct psyne_stat *s, uint32_t i) {
                         : g->behind == PSYNE_BEHIND_EJECTED ? ", holds producers back until it is ejected"
                         : g->active ? ", holds producers back" : "", (unsigned)__builtin_popcountll(g->members));
         if (g->follows >= 0)
-                line("follows", "group %d", g->follows);
+                line("follows", "group %d, %s behind it", g->follows, bytes(g->backlog_bytes).text);
         line("lag", "%s, of that held %s", bytes(g->lag_bytes).text, bytes(g->held_bytes).text);
         line("received", "%s messages, %s, lost %s, redelivered %s", count(g->messages_received).text,
                 bytes(g->bytes_received).text, count(g->lost).text, count(g->redelivered).text);
