@@ -89,6 +89,27 @@ static size_t bytes_of(uint32_t life, uint32_t number) {
 
 /* ---- the two roles ----------------------------------------------------------------------------------------------- */
 
+static void fill(struct psyne_msg *m, uint32_t life, uint32_t n) {
+        struct message *t = m->data;
+
+        m->len = bytes_of(life, n);
+        *t = (struct message){.life = life, .number = n, .bytes = (uint32_t)m->len};
+        pattern_fill(t->data, m->len - sizeof(*t), (uint64_t)life << 32 | n);
+}
+
+/* Up to three at once. How many, 0 = no room now, or an error. */
+static int send_batch(struct psyne_producer *p, uint32_t life, uint32_t n) {
+        struct psyne_msg m[3];
+        int got = psyne_claim_n(p, sizeof(struct message) + 700, PER_LIFE - n < 3 ? PER_LIFE - n : 3, PSYNE_NOWAIT, m);
+
+        if (got <= 0)
+                return got == -EAGAIN || got == -EPIPE ? 0 : got;
+        for (int i = 0; i < got; i++)
+                fill(&m[i], life, n + (uint32_t)i);
+        put(&w->lives[life].started, n + (uint32_t)got);
+        return psyne_commit_n(p, m, (unsigned)got);
+}
+
 static int produce(unsigned index) {
         const struct psyne_producer_opts opts = {.struct_size = sizeof(opts), .linger_ns = 10 * SECOND};
         struct random r = {index + 1 + (uint64_t)getpid()};
@@ -122,8 +143,15 @@ static int produce(unsigned index) {
                 put(&w->life_now[index], life);
                 while (n < PER_LIFE && !get(&w->finish)) {
                         struct psyne_msg m;
-                        struct message *t;
 
+                        if (!random_below(&r, 10)) {
+                                e = send_batch(p, life, n);
+                                if (e < 0)
+                                        return FAIL("producer: a batch: %d", e);
+                                n += (uint32_t)e;
+                                put(&w->lives[life].committed, n);
+                                continue;
+                        }
                         e = psyne_claim(p, bytes_of(life, n) + random_below(&r, 2) * 200, 200 * MSEC, &m);
                         if (get(&w->failed))
                                 return -1;
@@ -135,10 +163,7 @@ static int produce(unsigned index) {
                         }
                         if (e < 0)
                                 return FAIL("producer: claim: %d", e);
-                        m.len = bytes_of(life, n);
-                        t = m.data;
-                        *t = (struct message){.life = life, .number = n, .bytes = (uint32_t)m.len};
-                        pattern_fill(t->data, m.len - sizeof(*t), (uint64_t)life << 32 | n);
+                        fill(&m, life, n);
                         put(&w->lives[life].started, n + 1);
                         e = psyne_commit(p, &m);
                         if (e < 0)
