@@ -3,6 +3,10 @@
  * released, and is told how many messages it missed. What it copied counts as released by its group: when it dies, that
  * is gone with it.
  *
+ * What was missed stands in the group's cursors; what of that was told, too, so that a number that one consumer did not
+ * come to tell, because nothing came after it, is told by the next. Of what was told to one that died nobody knows whether
+ * it still looked at it.
+ *
  * The number of the next message of a lane is before + received + lost of the group's cursor, over all lanes that an
  * index has had; so what a lane held when its index was given to another, or when the group was ejected, is a difference.
  */
@@ -70,18 +74,40 @@ int behind_take(struct psyne_consumer *c, struct psyne_msg *ret) {
                 return r;
         c->copied.used |= 1ull << i;
         c->copied.serials[i] = ++c->copied.serial;
+        c->copied.newest_lane = (uint32_t)c->lane;
         ret->opaque[0] = i;
         ret->opaque[1] = c->copied.serial;
         ret->opaque[2] = token(c);
         return behind_told(c, ret, 1);
 }
 
+void behind_begin(struct psyne_consumer *c) {
+        for (uint32_t lane = 0; lane < c->channel->view.n_lanes; lane++) {
+                const struct layout_cursor *cursor = layout_cursor(&c->channel->view, c->group, lane);
+
+                c->copied.missed += cursor->lost - cursor->told; /* by no predecessor; only the sum has a meaning */
+        }
+}
+
+/* All of it, or less: what a call could not pass on. The sum over all lanes counts, so any of them will do. */
+static void set_missed(struct psyne_consumer *c, uint64_t missed) {
+        struct layout_cursor *cursor = layout_cursor(&c->channel->view, c->group, 0);
+
+        if (missed != c->copied.missed)
+                __atomic_store_n(&cursor->told, cursor->told + c->copied.missed - missed, __ATOMIC_RELAXED);
+        c->copied.missed = missed;
+}
+
 int behind_told(struct psyne_consumer *c, struct psyne_msg *ret, int r) {
         if (r < 0)
                 *ret = (struct psyne_msg){0};
         ret->lost = c->copied.missed;
-        c->copied.missed = 0;
+        set_missed(c, 0);
         return r;
+}
+
+void behind_untell(struct psyne_consumer *c, uint64_t lost) {
+        set_missed(c, c->copied.missed + lost);
 }
 
 void behind_missed(struct psyne_consumer *c, uint32_t lane, uint64_t messages) {
@@ -108,7 +134,26 @@ int behind_ejected(struct psyne_consumer *c, struct psyne_msg *ret) {
 
 void behind_untake(struct psyne_consumer *c, const struct psyne_msg *m) {
         c->copied.newest = *m;
+        c->copied.newest.lost = 0;
         c->copied.again = true;
+        behind_untell(c, m->lost);
+}
+
+int behind_again(struct psyne_consumer *c, struct psyne_msg *ret) {
+        *ret = c->copied.newest;
+        c->copied.again = false;
+        return behind_told(c, ret, 1);
+}
+
+/* A message that was put back is nobody's any more: it counts as missed. */
+void behind_end(struct psyne_consumer *c) {
+        struct layout_cursor *cursor = layout_cursor(&c->channel->view, c->group, c->copied.newest_lane);
+
+        if (!c->copied.again)
+                return;
+        __atomic_store_n(&cursor->exact.messages_received, cursor->exact.messages_received - 1, __ATOMIC_RELAXED);
+        __atomic_store_n(&cursor->exact.bytes_received, cursor->exact.bytes_received - c->copied.newest.len, __ATOMIC_RELAXED);
+        __atomic_store_n(&cursor->lost, cursor->lost + 1, __ATOMIC_RELAXED);
 }
 
 int behind_release(struct psyne_consumer *c, struct psyne_msg *m) {

@@ -150,6 +150,8 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         c->is_shared = ch->view.groups[group].kind == LAYOUT_GROUP_SHARED;
         c->want = 1;
         c->prefetch = opts && opts->prefetch ? opts->prefetch : 1;
+        if (c->copies)
+                behind_begin(c);
         if (c->is_shared) {
                 c->self.view = &ch->view;
                 c->self.group = group;
@@ -522,6 +524,8 @@ int psyne_recv_copy(struct psyne_consumer *c, void *buf, size_t cap, uint32_t *t
         if (type)
                 *type = m.type;
         r = (int)m.len;
+        if (c->copies && m.lost)
+                behind_untell(c, m.lost); /* there is no place for it here: the next receive says it */
         count(&c->shared->copied, 1);
         (void)psyne_release_inline(c, &m);
         return r;
@@ -548,6 +552,8 @@ int psyne_consumer_close(struct psyne_consumer *c) {
                         }
                 pthread_mutex_unlock(&ch->lock);
                 walk_leave(c);
+                if (c->copies)
+                        behind_end(c);
                 FAULT_POINT("consumer.closing");
                 membership_leave_member(ch, c->index, c->group);
                 __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);

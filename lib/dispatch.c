@@ -58,7 +58,7 @@ int psyne_recv_type(struct psyne_consumer *c, uint32_t type, struct psyne_msg *r
  * -EAGAIN: nothing there; -EPIPE, -ESHUTDOWN, -EBADMSG, -ENOBUFS, -EOWNERDEAD, -EBUSY, -EINVAL as psyne_recv().
  */
 int psyne_recv_latest(struct psyne_consumer *c, struct psyne_msg *ret) {
-        struct psyne_msg newest, next;
+        struct psyne_msg newest = {0}, next;
         uint64_t skipped = 0, lost, most;
         int r;
 
@@ -116,6 +116,9 @@ int psyne_dispatch(struct psyne_consumer *c, const struct psyne_handler handlers
                 return r;
         if (!handlers || !n || !budget || budget > INT32_MAX)
                 return error_set(-EINVAL, "psyne_dispatch: no handlers, or a budget out of range");
+        for (unsigned i = 0; i < n; i++)
+                if (!handlers[i].fn)
+                        return error_set(-EINVAL, "psyne_dispatch: handler %u has no function", i);
         while (handled < budget) {
                 const struct psyne_handler *h = handlers;
                 struct psyne_msg m;

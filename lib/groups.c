@@ -60,7 +60,9 @@ static void place_all(struct psyne_channel *ch, uint32_t g, bool from_oldest) {
                 if (v->groups[g].follows >= 0) /* where the one in front is: what that has passed is on nobody's way */
                         position = group_position(v, (uint32_t)v->groups[g].follows, i, true);
                 else if (from_oldest && group_copies(v, g))
-                        (void)overrun_boundary(l, v->config.record_align, &position, &messages);
+                        (void)overrun_boundary(l, v->config.record_align,
+                                __atomic_load_n(&l->announced, __ATOMIC_ACQUIRE) - v->config.ring_bytes * 7 / 8, &position,
+                                &messages);
                 else if (from_oldest)
                         position = __atomic_load_n(&l->floor, __ATOMIC_ACQUIRE);
                 group_place(v, g, i, position, messages,
@@ -121,6 +123,12 @@ static int find_named(struct psyne_channel *ch, const char *name) {
                         return (int)g;
         }
         return error_set(-ENOENT, "%s has no group \"%.64s\" to follow, yet", ch->uri, name);
+}
+
+bool group_is_taken(struct psyne_channel *ch, const char *name) {
+        int g = find_named(ch, name);
+
+        return g >= 0 && group_has_reader(&ch->view, (uint32_t)g);
 }
 
 /* Is @g behind @front, however far? */
@@ -223,7 +231,7 @@ static int find_or_make(struct psyne_channel *ch, const struct group_wish *wish,
         for (uint32_t i = 0; i < v->n_lanes; i++) {
                 struct layout_cursor *c = layout_cursor(v, free_row, i);
 
-                c->exact.messages_received = c->exact.bytes_received = c->lost = c->redelivered = 0;
+                c->exact.messages_received = c->exact.bytes_received = c->lost = c->told = c->redelivered = 0;
                 c->before = __atomic_load_n(&v->lanes[i].tx.messages_sent, __ATOMIC_RELAXED); /* of lanes that are free */
         }
         place_all(ch, free_row, wish->from_oldest);

@@ -159,6 +159,7 @@ struct psyne_consumer {
                 uint64_t serial, serials[LANE_HELD_MAX];
                 bool again;                 /* `newest` was put back */
                 struct psyne_msg newest;
+                uint32_t newest_lane;       /* of the last message taken */
                 uint64_t missed;            /* and not told yet */
         } copied;
 
@@ -231,6 +232,7 @@ struct group_wish {
         int64_t eject_ns;
 };
 int group_take(struct psyne_channel *ch, const struct group_wish *wish, uint32_t *ret);
+bool group_is_taken(struct psyne_channel *ch, const char *name); /* it exists, and somebody reads for it */
 void group_eject(struct psyne_channel *ch, uint32_t group);
 void group_leave(struct psyne_channel *ch, uint32_t group, bool was_in); /* its member, or who took it and could not be one */
 void groups_of_the_dead(struct psyne_channel *ch, uint32_t slot, uint32_t generation);
@@ -263,6 +265,8 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n);
 
 /* behind.c: a consumer whose producers do not wait for it. */
 int behind_open(struct psyne_consumer *c);               /* 0, -ENOMEM */
+void behind_begin(struct psyne_consumer *c);             /* a member: what was no predecessor told? */
+void behind_end(struct psyne_consumer *c);               /* it leaves; the lanes are given back */
 void behind_close(struct psyne_consumer *c);
 bool behind_is_out(const struct psyne_consumer *c);     /* its group was ejected */
 int behind_take(struct psyne_consumer *c, struct psyne_msg *ret); /* from the lane it stands in: as lane_rx_take() */
@@ -270,6 +274,8 @@ void behind_missed(struct psyne_consumer *c, uint32_t lane, uint64_t messages); 
 int behind_told(struct psyne_consumer *c, struct psyne_msg *ret, int r); /* @r, and *ret says what was missed */
 int behind_ejected(struct psyne_consumer *c, struct psyne_msg *ret);     /* -ECONNABORTED */
 void behind_untake(struct psyne_consumer *c, const struct psyne_msg *m);
+int behind_again(struct psyne_consumer *c, struct psyne_msg *ret);       /* 1: what was put back */
+void behind_untell(struct psyne_consumer *c, uint64_t lost);            /* for the next to be told */
 int behind_release(struct psyne_consumer *c, struct psyne_msg *m);       /* 0, -EINVAL */
 
 /* stage.c: a consumer whose group follows another, is followed, or writes in place. */

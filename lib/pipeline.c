@@ -51,8 +51,8 @@ struct psyne_pipeline {
         struct psyne_consumer *output;
         struct stage *stages;
         unsigned n_stages, n_workers;
-        bool started, joined;
-        pthread_mutex_t lock, letters; /* letters: dead letters, whose producer is one thread's at a time */
+        bool started, running, joined; /* running: there are threads */
+        pthread_mutex_t lock, joining, letters; /* letters: dead letters, whose producer is one thread's at a time */
         pthread_cond_t changed;
         int error;                     /* of the first stage that ended everything; lock */
         char sentence[160];
@@ -81,6 +81,7 @@ int psyne_pipeline_new(const char *uri, const struct psyne_opts *opts, struct ps
         p->opts.flags |= PSYNE_IN_PLACE;
         snprintf(p->uri, sizeof(p->uri), "%s", uri);
         pthread_mutex_init(&p->lock, NULL);
+        pthread_mutex_init(&p->joining, NULL);
         pthread_mutex_init(&p->letters, NULL);
         pthread_cond_init(&p->changed, NULL);
         *ret = p;
@@ -181,6 +182,8 @@ static bool work(struct worker *w, struct psyne_msg *m) {
                         e = psyne_send(s->opts.dead_letters, m->type, m->data, m->len, LETTER_NS);
                 } while ((e == -ETIME || e == -EINTR) && channel_stop_state(w->pipeline->ch) != 2);
                 pthread_mutex_unlock(&w->pipeline->letters);
+                if (e < 0 && channel_stop_state(w->pipeline->ch) == 2)
+                        return false; /* all is aborted: that is not its error */
                 if (e < 0) {
                         fail(w->pipeline, s, e, psyne_last_error());
                         return false;
@@ -194,6 +197,8 @@ static void tell(struct worker *w, struct psyne_consumer *c, int r) {
         pthread_mutex_lock(&w->pipeline->lock);
         w->c = c;
         w->r = r;
+        if (c)
+                w->stage->group = (int32_t)c->group;
         w->ready = true;
         pthread_cond_broadcast(&w->pipeline->changed);
         pthread_mutex_unlock(&w->pipeline->lock);
@@ -256,13 +261,11 @@ static int start_worker(struct psyne_pipeline *p, struct stage *s, struct worker
         pthread_sigmask(SIG_SETMASK, &old, NULL);
         if (r < 0)
                 return error_set(r, "stage \"%s\": no thread: %s", s->name, strerror(-r));
-        w->started = true;
+        w->started = p->running = true;
         pthread_mutex_lock(&p->lock);
         while (!w->ready) /* the group of the next stage follows its group */
                 pthread_cond_wait(&p->changed, &p->lock);
         r = w->r;
-        if (r == 0)
-                s->group = (int32_t)w->c->group;
         if (r < 0)
                 error_set(r, "%s", p->sentence);
         pthread_mutex_unlock(&p->lock);
@@ -281,6 +284,13 @@ static int start(struct psyne_pipeline *p) {
         if (!p->opts.max_consumers)
                 p->opts.max_consumers = p->n_workers + 1 < 8 ? 8 : p->n_workers + 1;
         r = psyne_open(p->uri, &p->opts, &p->ch);
+        /* Before anything runs: to end what does, the channel has to be stopped, and that may be another's. */
+        for (unsigned i = 0; r == 0 && i <= p->n_stages; i++) {
+                const char *name = i < p->n_stages ? p->stages[i].name : OUTPUT;
+
+                if (group_is_taken(p->ch, name))
+                        r = error_set(-EBUSY, "%s has a stage \"%s\" already", p->uri, name);
+        }
         for (unsigned i = 0; r == 0 && i < p->n_stages; i++)
                 for (unsigned k = 0; r == 0 && k < p->stages[i].opts.workers; k++)
                         r = start_worker(p, &p->stages[i], &p->stages[i].workers[k]);
@@ -288,21 +298,32 @@ static int start(struct psyne_pipeline *p) {
                 r = psyne_consumer_open(p->ch, &last, &p->output);
         if (r == 0)
                 r = psyne_producer_open(p->ch, &at_once, &p->input);
+        p->running |= r == 0;
         return r;
 }
 
+/* Of several that stop it, each waits until the threads have ended. */
 static void join(struct psyne_pipeline *p) {
+        pthread_mutex_lock(&p->joining);
         for (unsigned i = 0; i < p->n_stages && !p->joined; i++)
                 for (unsigned k = 0; k < p->stages[i].opts.workers; k++)
                         if (p->stages[i].workers[k].started)
                                 (void)pthread_join(p->stages[i].workers[k].thread, NULL);
         p->joined = true;
+        pthread_mutex_unlock(&p->joining);
 }
 
 static void close_all(struct psyne_pipeline *p) {
-        if (p->ch)
-                (void)psyne_stop(p->ch, PSYNE_ABORT);
-        join(p);
+        if (p->ch && p->ch->forked) { /* the threads are the parent's: only what they had here is freed */
+                for (unsigned i = 0; i < p->n_stages; i++)
+                        for (unsigned k = 0; k < p->stages[i].opts.workers; k++)
+                                (void)psyne_consumer_close(p->stages[i].workers[k].c);
+                p->joined = true;
+        } else {
+                if (p->running)
+                        (void)psyne_stop(p->ch, PSYNE_ABORT);
+                join(p);
+        }
         (void)psyne_producer_close(p->input);
         (void)psyne_consumer_close(p->output);
         psyne_close(p->ch);
@@ -356,9 +377,12 @@ int psyne_pipeline_stop(struct psyne_pipeline *p, enum psyne_stop how) {
 
         if (!p || !p->ch)
                 return error_set(-EINVAL, "psyne_pipeline_stop: no pipeline, or one that does not run");
-        r = psyne_stop(p->ch, how);
+        r = channel_check(p->ch);
         if (r < 0)
                 return r;
+        r = psyne_stop(p->ch, how);
+        if (r < 0)
+                return error_set(r, "psyne_pipeline_stop: how is one of enum psyne_stop");
         join(p);
         if (p->error < 0)
                 return error_set(p->error, "%s", p->sentence);
@@ -371,6 +395,8 @@ int psyne_pipeline_stats(struct psyne_pipeline *p, unsigned i, struct psyne_stag
 
         if (!p || !ret || ret->struct_size != sizeof(*ret) || i >= p->n_stages || !p->ch)
                 return error_set(-EINVAL, "psyne_pipeline_stats: no such stage, no result or struct_size, or it does not run");
+        if (p->ch->forked)
+                return error_set(-EOWNERDEAD, "this pipeline came through fork(); it belongs to the parent");
         s = &p->stages[i];
         *ret = (struct psyne_stage_stats){.struct_size = sizeof(*ret), .workers = s->opts.workers};
         snprintf(ret->name, sizeof(ret->name), "%s", s->name);
@@ -406,6 +432,7 @@ struct psyne_pipeline *psyne_pipeline_free(struct psyne_pipeline *p) {
                 free(p->stages[i].workers);
         free(p->stages);
         pthread_mutex_destroy(&p->lock);
+        pthread_mutex_destroy(&p->joining);
         pthread_mutex_destroy(&p->letters);
         pthread_cond_destroy(&p->changed);
         free(p);

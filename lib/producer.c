@@ -416,6 +416,7 @@ int psyne_claim_slow(struct psyne_producer *p, size_t bytes, int64_t timeout_ns,
                 return r;
         p->drop = false;
         r = claim_locked(p, bytes, timeout_ns, ret);
+        p->tx.need = 0;
         producer_leave(p);
         return r;
 }
@@ -647,6 +648,13 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                 nobody = !membership_has_consumers(ch);
                 if (nobody || __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_DAMAGED)
                         unread = lane_tx_unread(&p->tx, lane_tx_free_position(&p->tx, true));
+                for (uint32_t g = 0; nobody && g < ch->view.n_groups; g++) { /* those that skip are nobody's position */
+                        const struct layout_cursor *c = layout_cursor(&ch->view, g, lane);
+                        uint64_t left = p->tx.hot.messages - c->before - c->exact.messages_received - c->lost;
+
+                        if (ch->view.header->groups_skipping & (1ull << g) && left > unread && (int64_t)left > 0)
+                                unread = left;
+                }
 
                 pthread_mutex_lock(&ch->lock);
                 for (struct psyne_producer **at = &ch->producers; *at; at = &(*at)->next)

@@ -363,9 +363,7 @@ again:
         if (r < 0)
                 return r;
         if (c->copied.again) {
-                *ret = c->copied.newest;
-                c->copied.again = false;
-                return 1;
+                return behind_again(c, ret);
         }
         if (c->copies && behind_is_out(c))
                 return -ECONNABORTED;

@@ -10,15 +10,15 @@
 
 /*
  * Says that everything before @end may be overwritten, after a place further on where who is overrun can go on: who sees
- * the one sees the other. Of the two places the one that is not current is written, so there always is one.
+ * the one sees the other. Of those places the oldest is written over, so there always are some that are whole.
  */
 static void announce(struct lane_tx *t, uint64_t end) {
         struct layout_lane *l = t->shared;
         uint64_t version = l->boundary_version + 1;
 
-        __atomic_store_n(&l->boundary[version & 1].position, t->hot.tail, __ATOMIC_RELAXED);
-        __atomic_store_n(&l->boundary[version & 1].messages, t->hot.messages, __ATOMIC_RELAXED);
-        __atomic_store_n(&l->boundary_version, version, __ATOMIC_RELEASE); /* pairs with jump()'s */
+        __atomic_store_n(&l->boundary[version % LAYOUT_BOUNDARIES].position, t->hot.tail, __ATOMIC_RELAXED);
+        __atomic_store_n(&l->boundary[version % LAYOUT_BOUNDARIES].messages, t->hot.messages, __ATOMIC_RELAXED);
+        __atomic_store_n(&l->boundary_version, version, __ATOMIC_RELEASE); /* pairs with overrun_boundary()'s */
         __atomic_store_n(&l->announced, end, __ATOMIC_RELEASE);            /* pairs with overtaken()'s */
         __atomic_thread_fence(__ATOMIC_RELEASE); /* before the payload and the words that are cleared: who copied any of
                                                   * those looks at `announced` behind an acquire fence */
@@ -106,7 +106,10 @@ void lane_tx_refresh(struct lane_tx *t, bool exact) {
         } while (t->free != free_position);
         limit = t->free + ring - t->hot.tail;
         if (__atomic_load_n(&t->view->header->groups_skipping, __ATOMIC_ACQUIRE)) {
-                uint64_t near = t->hot.head - t->hot.tail + t->need + ring / 16;
+                uint64_t near = t->hot.head - t->hot.tail + t->need + ring / 8;
+
+                if (t->hot.limit - t->hot.head >= t->need)
+                        return; /* nothing is said to be gone for nothing */
 
                 if (near < limit)
                         limit = near;
@@ -341,6 +344,7 @@ int lane_tx_resize(struct lane_tx *t, struct psyne_msg *m, size_t bytes) {
         if (m->opaque[0] + stride + h->align - h->tail > h->limit - h->tail) {
                 t->need = m->opaque[0] + stride + h->align - h->head;
                 lane_tx_refresh(t, true);
+                t->need = 0;
         }
         if (m->opaque[0] + stride + h->align - h->tail > h->limit - h->tail)
                 return error_set(-ENOSPC, "no room to grow to %zu bytes yet", bytes);

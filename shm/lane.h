@@ -63,8 +63,8 @@ void lane_tx_init(struct lane_tx *t, const struct layout_view *v, uint32_t index
 /*
  * Recomputes the free position: from the lazy copies, or from the exact positions when @exact. Every reason to say
  * "full" must have looked at the exact ones. The limit only rises; a position that cannot be is ignored. While there are
- * groups that are overrun, it rises by what is needed and a sixteenth of the ring, so that little is said to be gone before
- * it is.
+ * groups that are overrun, it rises when a claim needs it, by that and an eighth of the ring, so that little is said to be gone
+ * before it is.
  */
 void lane_tx_refresh(struct lane_tx *t, bool exact);
 

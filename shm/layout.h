@@ -29,6 +29,7 @@
 #define LAYOUT_LANES_SPARE 2u        /* a restarted producer gets a fresh lane while its old one is drained */
 #define LAYOUT_NAME_MAX 64u
 #define LAYOUT_LOANS 64u             /* runs of records that a member of a shared group may hold; and records in one */
+#define LAYOUT_BOUNDARIES 6u         /* fill a line */
 #define LAYOUT_ERRORS 32u            /* distinct errors kept */
 #define LAYOUT_EVENTS 4096u          /* flight recorder */
 #define LAYOUT_HISTOGRAM_BYTES 20480u /* per member, allocated when it is first used */
@@ -186,12 +187,11 @@ struct layout_lane {
         /* For who joins or may be overrun (overrun.h). Writer: the producer, when its limit rises. */
         uint64_t announced;      /* end of the region it may write or clear */
         uint64_t floor;          /* cached slowest position, for joiners */
-        uint64_t boundary_version; /* which of the two was written last */
+        uint64_t boundary_version; /* which was written last: modulo their number */
         struct {
                 uint64_t position, messages; /* a record's start and its number */
-        } boundary[2];
+        } boundary[LAYOUT_BOUNDARIES];
         uint64_t committed_to;   /* reserved for gated lanes: readers look here instead of at commit words */
-        uint8_t pad5[LAYOUT_LINE - 64];
 };
 enum { LAYOUT_LANE_GATED = 1 }; /* lane.flags, reserved */
 enum { LAYOUT_CHANNEL_IN_PLACE = 1 /* rings are not sealed against being written by stages */ };
@@ -229,7 +229,7 @@ struct layout_cursor {
 
         uint64_t published;      /* exclusive: the lazy copy that producers read. Writer: the member */
         uint64_t claim;          /* shared: {position / 16, claimant}, by compare-and-swap */
-        uint64_t pad1a;
+        uint64_t told;           /* of `lost`, to the reader's owner: behind.c */
         uint64_t lost, redelivered;
         uint64_t before;         /* messages of this index that the group has nothing to do with: sent before it was made */
         uint64_t late;           /* it joined this lane in its middle, at its oldest: `before` is not exact */

@@ -42,16 +42,35 @@ bool overrun_ready(const struct lane_rx *x, const struct layout_lane *l) {
         return overtaken(x, l);
 }
 
-bool overrun_boundary(const struct layout_lane *l, uint64_t align, uint64_t *position, uint64_t *messages) {
+bool overrun_boundary(const struct layout_lane *l, uint64_t align, uint64_t from, uint64_t *position, uint64_t *messages) {
         for (unsigned i = 0; i < BOUNDARY_TRIES; i++) {
-                uint64_t version = __atomic_load_n(&l->boundary_version, __ATOMIC_ACQUIRE); /* pairs with announce()'s */
+                uint64_t version = __atomic_load_n(&l->boundary_version, __ATOMIC_ACQUIRE), now; /* pairs with announce()'s */
+                uint64_t at[LAYOUT_BOUNDARIES], number[LAYOUT_BOUNDARIES];
+                unsigned best = LAYOUT_BOUNDARIES;
 
-                *position = __atomic_load_n(&l->boundary[version & 1].position, __ATOMIC_RELAXED);
-                *messages = __atomic_load_n(&l->boundary[version & 1].messages, __ATOMIC_RELAXED);
+                for (unsigned back = 0; back < LAYOUT_BOUNDARIES - 1; back++) {
+                        at[back] = __atomic_load_n(&l->boundary[(version - back) % LAYOUT_BOUNDARIES].position, __ATOMIC_RELAXED);
+                        number[back] = __atomic_load_n(&l->boundary[(version - back) % LAYOUT_BOUNDARIES].messages, __ATOMIC_RELAXED);
+                }
                 __atomic_thread_fence(__ATOMIC_ACQUIRE);
-                /* The other of the two is written next: this one is whole as long as it is the current one. */
-                if (__atomic_load_n(&l->boundary_version, __ATOMIC_RELAXED) == version)
-                        return !(*position & (align - 1));
+                now = __atomic_load_n(&l->boundary_version, __ATOMIC_RELAXED);
+                if (now - version >= LAYOUT_BOUNDARIES - 1)
+                        continue;
+                /* Each that came since may have been written over one of the oldest; so may the one that comes next. */
+                for (unsigned back = 0; back < LAYOUT_BOUNDARIES - 1 - (unsigned)(now - version) && version >= back; back++) {
+                        if (at[back] & (align - 1))
+                                return false;
+                        if ((int64_t)(at[back] - from) < 0 || (back && (int64_t)(at[back - 1] - at[back]) < 0))
+                                break; /* and those before it even more; or of the index's last lane */
+                        best = back;
+                }
+                if (best == LAYOUT_BOUNDARIES && at[0] & (align - 1))
+                        return false;
+                if (best == LAYOUT_BOUNDARIES) /* none is late enough: the newest */
+                        best = 0;
+                *position = at[best];
+                *messages = number[best];
+                return true;
         }
         return false;
 }
@@ -67,9 +86,15 @@ static void store_place(struct lane_rx *x) {
 /* 0, -EAGAIN = not now, -EBADMSG. */
 static int jump(struct lane_rx *x, const struct layout_lane *l, uint64_t *lost) {
         struct psyne_hot_rx *h = &x->hot;
-        uint64_t position, messages, missed;
+        uint64_t position, messages, missed, from;
 
-        if (!overrun_boundary(l, h->align_mask + 1, &position, &messages))
+        /* Not where it would be overtaken again at once, if there is somebody to overtake it; and ahead of where it is. */
+        from = __atomic_load_n(&l->announced, __ATOMIC_ACQUIRE) - (h->mask + 1);
+        if (__atomic_load_n(&l->state, __ATOMIC_RELAXED) == LAYOUT_ACTIVE)
+                from += (h->mask + 1) / 8;
+        if ((int64_t)(from - h->taken) <= 0)
+                from = h->taken + 1;
+        if (!overrun_boundary(l, h->align_mask + 1, from, &position, &messages))
                 return -EAGAIN;
         missed = messages - x->sequence;
         if (position - h->taken - 1 >= INT64_MAX || missed > (position - h->taken) / (h->align_mask + 1))

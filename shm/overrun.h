@@ -10,7 +10,8 @@
  *
  * Who has copied a byte of a later lap sees the announcement that came before it, and nothing it read counts: not the
  * length, and not "nothing there" either, because a zero word may be one that was cleared for the next lap. Then the
- * reader goes on at the place that goes with the announcement; the difference of the numbers is exactly what it missed.
+ * reader goes on at the place that goes with the announcement, or at one of the last few before it if that is still far
+ * enough from being overwritten; the difference of the numbers is exactly what it missed.
  *
  * Both sides touch the payload at the same time, by design; what is torn is thrown away. ThreadSanitizer is not shown
  * the copy.
@@ -34,6 +35,6 @@ bool overrun_ready(const struct lane_rx *x, const struct layout_lane *l);
 int overrun_take(struct lane_rx *x, const struct layout_lane *l, void *to, uint64_t cap, bool may_skip,
         struct psyne_msg *ret, uint64_t *lost);
 
-/* The newest place to go on at. False: its producer goes on too fast to tell, or it is damaged. */
-bool overrun_boundary(const struct layout_lane *l, uint64_t align, uint64_t *position, uint64_t *messages);
+/* The oldest place to go on at that is not before @from. False: its producer goes on too fast to tell, or it is damaged. */
+bool overrun_boundary(const struct layout_lane *l, uint64_t align, uint64_t from, uint64_t *position, uint64_t *messages);
 #endif

@@ -329,6 +329,93 @@ static int copies(struct world *w) {
 }
 BROADCAST(copies, copies, NULL)
 
+/* A number that one consumer did not come to tell is told by the next: nothing goes with a close, a copy or a put back. */
+static int told_later(struct world *w) {
+        struct psyne_producer *stays;
+        struct psyne_consumer *c;
+        struct ends e = {0};
+        struct psyne_msg m;
+        uint64_t lost = 0;
+        char copy[64];
+        int r;
+
+        OPEN_PRODUCER(&e, "size=4K&producers=2");
+        MUST_BE(psyne_producer_open(e.ch, NULL, &stays), 0);
+        MUST_BE(open_behind(e.ch, "g", PSYNE_BEHIND_SKIPS, 0, &c), 0);
+        MUST_BE(psyne_recv(c, &m, PSYNE_NOWAIT), -EAGAIN); /* it has its lanes */
+        m.lost = 77;
+        MUST_BE(psyne_recv_latest(c, &m), -EAGAIN);
+        MUST(m.lost == 0 || m.lost == 77); /* and not what lay on the stack */
+        for (uint32_t n = 0; n < 1000; n++)
+                SEND(&e, n, 20);
+        MUST_BE(psyne_recv_copy(c, copy, sizeof(copy), NULL, PSYNE_NOWAIT), 20);
+        MUST_BE(psyne_recv(c, &m, PSYNE_NOWAIT), 0);
+        MUST(m.lost > 800 && m.lost == m.type - 1); /* missed before the one that was copied */
+        lost += m.lost;
+        MUST_BE(psyne_release(c, &m), 0);
+        for (uint32_t n = 1000; n < 2000; n++)
+                SEND(&e, n, 20);
+        MUST_REFUSE(psyne_recv_type(c, 5, &m, PSYNE_NOWAIT), -EMEDIUMTYPE); /* taken, and put back */
+        MUST_BE(psyne_consumer_close(c), 0);
+        MUST_BE(open_behind(e.ch, "g", PSYNE_BEHIND_SKIPS, 0, &c), 0);
+        for (uint64_t received = 2;; received++) {
+                r = psyne_recv(c, &m, PSYNE_NOWAIT);
+                if (r < 0)
+                        break;
+                lost += m.lost;
+                MUST(received > 2 || m.lost > 300);
+                MUST_BE(lost + received, m.type); /* what was put back at the close is missed, too */
+                MUST_BE(psyne_release(c, &m), 0);
+        }
+        MUST_BE(r, -EAGAIN);
+        MUST_BE(psyne_consumer_close(c), 0);
+        MUST_BE(psyne_producer_close(stays), 0);
+        for (uint32_t n = 0; n < 5; n++)
+                SEND(&e, n, 20);
+        MUST_BE(psyne_producer_close(e.p), 5); /* nobody is there to get them */
+        e.p = NULL;
+        CLOSE(&e);
+        return 0;
+}
+BROADCAST(skips_told_later, told_later, NULL)
+
+/* Overtaken, it goes on with what is still there and not about to go, which is about half a ring; when the producer has
+ * gone, whatever is there. */
+static int what_is_left(struct world *w) {
+        for (unsigned how = 0; how < 4; how++) {
+                uint32_t sent = how % 2 ? 8220 : 80, last = 0;
+                struct psyne_consumer *c;
+                struct ends e = {0};
+                struct psyne_msg m = {0};
+                uint64_t received = 0, lost = 0;
+                int r;
+
+                OPEN_PRODUCER(&e, "size=4K");
+                MUST_BE(open_behind(e.ch, NULL, PSYNE_BEHIND_SKIPS, 0, &c), 0);
+                MUST_BE(psyne_recv(c, &m, PSYNE_NOWAIT), -EAGAIN);
+                for (uint32_t n = 0; n < sent; n++)
+                        SEND(&e, n, 20);
+                if (how >= 2) {
+                        MUST_BE(psyne_producer_close(e.p), 0);
+                        e.p = NULL;
+                }
+                while ((r = psyne_recv(c, &m, PSYNE_NOWAIT)) == 0) {
+                        received++;
+                        lost += m.lost;
+                        last = m.type;
+                        MUST_BE(psyne_release(c, &m), 0);
+                }
+                MUST_BE(r, how >= 2 ? -EPIPE : -EAGAIN);
+                MUST_BE(last, sent - 1);
+                MUST_BE(received + lost, sent);
+                MUST(received >= (sent > 100 ? 28 : 12)); /* of 63; in the first lap the places to go on at are few */
+                MUST_BE(psyne_consumer_close(c), 0);
+                CLOSE(&e);
+        }
+        return 0;
+}
+BROADCAST(skips_to_what_is_left, what_is_left, NULL)
+
 /* Several consumers of a group hold in place: producers wait for them, and nothing else can be asked for. */
 static int shared_blocks(struct world *w) {
         struct psyne_consumer *c;
@@ -353,10 +440,13 @@ static int eject_send(struct world *w) {
         OPEN_PRODUCER(&e, "size=4K");
         world_reach(w, 1);
         AWAIT(2);
-        for (uint32_t n = 0; n < 5000; n++)
+        for (uint32_t n = 0; n < 5000; n++) {
+                if (n == 10)
+                        AWAIT(3); /* it has taken them: however slow the machine is, it is not in the way before */
                 SEND(&e, n, 40);
-        world_reach(w, 3);
-        AWAIT(4);
+        }
+        world_reach(w, 4);
+        AWAIT(5);
         CLOSE(&e);
         return 0;
 }
@@ -377,13 +467,14 @@ static int eject_recv(struct world *w) {
                 if (n)
                         MUST_BE(psyne_release(c, &m), 0);
         }
+        world_reach(w, 3);
         for (uint32_t n = 0; n < 5000; n++) { /* whoever has not fallen behind misses nothing */
                 MUST_BE(psyne_recv(holds, &m, WATCHDOG_NS), 0);
                 MUST_BE(m.type, n);
                 MUST(pattern_is(m.data, 40, n));
                 MUST_BE(psyne_release(holds, &m), 0);
         }
-        AWAIT(3);
+        AWAIT(4);
         MUST_REFUSE(psyne_recv(c, &m, WATCHDOG_NS), -ECONNABORTED);
         MUST_BE(m.lost, 4990);
         MUST_REFUSE(psyne_recv(c, &m, PSYNE_NOWAIT), -ECONNABORTED);
@@ -393,7 +484,7 @@ static int eject_recv(struct world *w) {
         MUST_BE(open_behind(e.ch, "slow", PSYNE_BEHIND_EJECTED, 0, &late), 0); /* made anew */
         MUST_REFUSE(psyne_recv(late, &m, PSYNE_NOWAIT), -EAGAIN);
         MUST_BE(psyne_consumer_close(late), 0);
-        world_reach(w, 4);
+        world_reach(w, 5);
         MUST_REFUSE(psyne_recv(holds, &m, WATCHDOG_NS), -EPIPE);
         MUST_BE(psyne_consumer_close(holds), 0);
         MUST(!psyne_close(e.ch));

@@ -4,6 +4,8 @@
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <psyne/info.h>
 #include <psyne/psyne.h>
@@ -213,6 +215,91 @@ Test(pipeline, stops, LIVES) {
         cr_assert_eq(psyne_pipeline_stop(p, PSYNE_DRAIN), -EILSEQ);
         cr_assert(strstr(psyne_last_error(), "strict"), "%s", psyne_last_error());
         psyne_pipeline_free(p);
+}
+
+/* Whoever stops it waits until its threads have ended; several at once, too. */
+struct stopper {
+        struct psyne_pipeline *p;
+        enum psyne_stop how;
+        int r;
+};
+static void *stop_it(void *arg) {
+        struct stopper *s = arg;
+
+        s->r = psyne_pipeline_stop(s->p, s->how);
+        return NULL;
+}
+
+Test(pipeline, stopped_by_many, LIVES) {
+        for (unsigned round = 0; round < 40; round++) {
+                struct psyne_pipeline *p = make(NULL, 64 << 10);
+                unsigned which[3] = {0, 1, 2};
+                struct stopper stoppers[4];
+                pthread_t threads[4];
+
+                for (unsigned i = 0; i < 3; i++)
+                        must(psyne_pipeline_stage(p, adds, &which[i], NULL));
+                must(psyne_pipeline_start(p));
+                for (unsigned i = 0; i < 20; i++)
+                        send_one(p, i);
+                for (unsigned i = 0; i < 4; i++) {
+                        stoppers[i] = (struct stopper){p, round % 2 ? PSYNE_DRAIN : i % 2 ? PSYNE_ABORT : PSYNE_DRAIN, 1};
+                        cr_assert_eq(pthread_create(&threads[i], NULL, stop_it, &stoppers[i]), 0);
+                }
+                for (unsigned i = 0; i < 4; i++) {
+                        cr_assert_eq(pthread_join(threads[i], NULL), 0);
+                        cr_assert_eq(stoppers[i].r, 0);
+                }
+                psyne_pipeline_free(p);
+        }
+}
+
+/* A child that inherited one may only free it. */
+Test(pipeline, after_fork, LIVES) {
+        struct psyne_stage_stats s = {.struct_size = sizeof(s)};
+        struct psyne_pipeline *p = make(NULL, 64 << 10);
+        unsigned zero = 0;
+        int status;
+        pid_t child;
+
+        must(psyne_pipeline_stage(p, adds, &zero, NULL));
+        must(psyne_pipeline_start(p));
+        child = fork();
+        if (child == 0) {
+                int bad = psyne_pipeline_stats(p, 0, &s) != -EOWNERDEAD;
+
+                bad |= (psyne_pipeline_stop(p, PSYNE_DRAIN) != -EOWNERDEAD) << 1;
+                psyne_pipeline_free(p);
+                _exit(bad);
+        }
+        cr_assert_eq(waitpid(child, &status, 0), child);
+        cr_assert_eq(status, 0, "the child: %#x", (unsigned)status);
+        send_one(p, 0);
+        must(psyne_pipeline_stop(p, PSYNE_DRAIN));
+        must(psyne_pipeline_stats(p, 0, &s));
+        cr_assert_eq(s.messages, 1);
+        psyne_pipeline_free(p);
+}
+
+/* Two on one name: the second is told so, and nothing of it runs. */
+Test(pipeline, twice_on_a_name, LIVES) {
+        struct psyne_pipeline *first = make("memory://twice", 64 << 10), *second;
+        unsigned zero = 0;
+
+        must(psyne_pipeline_stage(first, adds, &zero, NULL));
+        must(psyne_pipeline_start(first));
+        for (unsigned i = 0; i < 20; i++) {
+                must(psyne_pipeline_new("memory://twice", NULL, &second));
+                must(psyne_pipeline_stage(second, adds, &zero, NULL));
+                cr_assert_eq(psyne_pipeline_start(second), -EBUSY, "%s", psyne_last_error());
+                cr_assert_null(psyne_pipeline_input(second));
+                psyne_pipeline_free(second);
+                if (i == 10) { /* stopping ends both: they are one channel */
+                        (void)psyne_pipeline_stop(first, PSYNE_ABORT);
+                        break;
+                }
+        }
+        psyne_pipeline_free(first);
 }
 
 /* A full ring, a stage in the middle of it, and nobody who reads: freeing ends all the same. */

@@ -13,7 +13,8 @@
  *   LATE             the producer announces before it writes
  *   CLEAR_UNSAID     what it announces includes the word that is cleared behind the record
  *   PLACE_AFTER      the place to go on at is there before the announcement that goes with it
- *   ONE_PLACE        there are two of those, so that one is always whole
+ *   ONE_PLACE        there are several of those, so that some are always whole
+ *   STALE_PLACE      an older one counts only if no other was written while the two were read
  */
 #ifndef NC
 #define NC 4
@@ -24,14 +25,14 @@
 
 byte word[NC], data[NC];
 byte announced = NC, version;
-byte position[2], number[2];
+byte position[3], number[3];
 byte tail, sent;
 bool over;
 
 #ifdef ONE_PLACE
 #define SLOT(v) 0
 #else
-#define SLOT(v) ((v) % 2)
+#define SLOT(v) ((v) % 3)
 #endif
 #ifdef CLEAR_UNSAID
 #define END(s) (tail + (s))
@@ -79,7 +80,7 @@ active proctype producer() {
 }
 
 active proctype reader() {
-        byte at, expected, received, lost, w, d, a, v, p, n;
+        byte at, expected, received, lost, w, d, a, v, p, n, older, its, now;
         bool last;
 
         do
@@ -108,8 +109,19 @@ active proctype reader() {
                         :: v = version;
                                 p = position[SLOT(v)];
                                 n = number[SLOT(v)];
-                                if :: v == version -> break :: else fi
+                                older = position[SLOT(v + 2)];
+                                its = number[SLOT(v + 2)];
+                                now = version;
+                                if :: now <= v + 1 -> break :: else fi
                         od;
+                        if /* where less was missed, if that is there still and ahead */
+#ifdef STALE_PLACE
+                        :: v > 0 && older > at && older + NC >= a -> p = older; n = its
+#else
+                        :: now == v && v > 0 && older > at && older + NC >= a -> p = older; n = its
+#endif
+                        :: true
+                        fi;
                         assert(p > at && n >= expected);
                         lost = lost + n - expected;
                         expected = n;
@@ -125,7 +137,7 @@ active proctype reader() {
                                 received++
                         fi
                 fi;
-                w = 0; d = 0; a = 0; v = 0; p = 0; n = 0
+                w = 0; d = 0; a = 0; v = 0; p = 0; n = 0; older = 0; its = 0; now = 0
         od;
         assert(received + lost == LAST)
 }
