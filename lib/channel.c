@@ -268,6 +268,8 @@ static void pages_init(void *map, const struct layout_config *config) {
 
         layout_init(h, config);
         layout_view_init(&v, map, h);
+        for (uint32_t g = 0; g < v.n_groups; g++)
+                v.groups[g].follows = -1; /* a row that is being made follows nothing yet */
         if (config->mode != PSYNE_BROADCAST) { /* there it is each reader's own */
                 v.groups[0] = (struct layout_group){
                         .state = LAYOUT_ACTIVE,
