@@ -133,6 +133,7 @@ struct psyne_consumer {
         bool orphans;               /* somebody left or died: look for what it held */
         struct shared_self self;
         uint32_t claimed;           /* messages claimed and not released, those not handed out yet included */
+        uint32_t claimed_in[LAYOUT_PRODUCERS_MAX]; /* of those: in each lane, whose ring stays mapped as long */
         uint32_t prefetch;
         uint32_t want;              /* how many the caller asked for */
         uint64_t turn_bytes;        /* claimed in the lane it stands in since the others had their turn */

@@ -133,9 +133,11 @@ int share_take(struct psyne_consumer *c, struct psyne_msg *ret) {
                 if (r <= 0)
                         return r;
                 pads = claim.pads;
-                c->claimed += claim.n;
+                room = claim.n;
                 if (pads)
-                        c->claimed -= (uint32_t)__builtin_popcountll(pads);
+                        room -= (uint32_t)__builtin_popcountll(pads);
+                c->claimed += room;
+                c->claimed_in[c->lane] += room;
                 c->turn_bytes += claim.end - claim.start;
                 h->taken = claim.start;
                 h->held = 0;
@@ -179,6 +181,7 @@ bool share_release_quick(struct psyne_consumer *c, struct psyne_msg *m) {
                 return false;
         m->opaque[2] = 0;
         c->claimed--;
+        c->claimed_in[c->lane]--;
         __atomic_store_n(&counters->messages_received, counters->messages_received + 1, __ATOMIC_RELAXED);
         __atomic_store_n(&counters->bytes_received, counters->bytes_received + m->len, __ATOMIC_RELAXED);
         if (shared_done_own(&c->self, k, i)) {
@@ -255,6 +258,7 @@ int share_adopted(struct psyne_consumer *c, struct psyne_msg *ret) {
                 ret->flags = PSYNE_MSG_REDELIVERED;
                 ret->opaque[2] = token_make(c, lane, c->adopted.member, c->adopted.loan);
                 c->claimed++;
+                c->claimed_in[lane]++;
                 return 1;
         }
         return 0;
@@ -266,6 +270,7 @@ void share_untake(struct psyne_consumer *c, const struct psyne_msg *m) {
                 c->adopted.i--;
                 c->adopted.at = m->opaque[0];
                 c->claimed--;
+                c->claimed_in[m->opaque[2] & (LANE_HANDLE_ALIGN / 2 - 1)]--;
         } else {
                 c->rx.hot.taken = m->opaque[0];
                 c->rx.hot.held--;
@@ -331,6 +336,7 @@ int share_release_n(struct psyne_consumer *c, struct psyne_msg m[], unsigned n) 
                         m[j].opaque[2] = 0;
                 released += i - first;
                 c->claimed -= i - first;
+                c->claimed_in[lane] -= i - first;
                 over = shared_done(&c->self, member, k, mask);
                 raised |= over;
                 /* Of a row that has a new member: its hold word still counts this loan, and only it may write that. */

@@ -128,7 +128,7 @@ static void finish_lane(struct psyne_consumer *c, uint32_t lane) {
         if (c->is_shared) {
                 /* Others of the group may hold some of it, and die: it is over when all is released. */
                 membership_retire_lane(c->channel, lane, c->generations[lane], RETIRE_DRAINED);
-                if (walk_group_is_done(c, lane)) { /* other groups may not be */
+                if (!c->claimed_in[lane] && walk_group_is_done(c, lane)) { /* other groups may not be */
                         close_lane(c, lane);
                         c->stale = true;
                 }
@@ -247,7 +247,7 @@ static void close_outlived(struct psyne_consumer *c) {
                 if ((__atomic_load_n(&c->channel->view.lanes[lane].generation, __ATOMIC_ACQUIRE) ==
                                     c->generations[lane] &&
                             __atomic_load_n(&c->channel->view.lanes[lane].state, __ATOMIC_ACQUIRE) != LAYOUT_FREE) ||
-                        (!c->is_shared && end_of(c, lane)->hot.held))
+                        (c->is_shared ? c->claimed_in[lane] : end_of(c, lane)->hot.held))
                         continue;
                 (void)lane_rx_publish(end_of(c, lane));
                 close_lane(c, lane);

@@ -3,7 +3,7 @@
  * while others send and receive. Whatever it does, nobody else may crash, read or write out of bounds (run it under
  * AddressSanitizer), or stay in a call for long after its timeout. Errors are fine, and so is losing messages.
  *
- *      scribble [SECONDS-PER-MODE]     default 1 (or PSYNE_SCRIBBLE_S)
+ *      scribble [SECONDS-PER-MODE [MODE]]     default 1 (or PSYNE_SCRIBBLE_S), each
  *
  * Not touched are the locks, the rings (sealed) and the length of the file: who may write it may end everybody by
  * truncating it, which the README states as the boundary of trust.
@@ -234,7 +234,8 @@ int main(int argc, char **argv) {
         if (page == MAP_FAILED)
                 return 1;
         for (unsigned i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
-                bad |= one_mode(&shapes[i], dir, ns);
+                if (argc <= 2 || !strcmp(argv[2], shapes[i].name))
+                        bad |= one_mode(&shapes[i], dir, ns);
         remove_dir(dir);
         return bad;
 }
