@@ -7,6 +7,14 @@
 #include "base/error.h"
 #include "base/fault.h"
 
+#ifdef __SANITIZE_THREAD__
+#define COPY_BY_HAND
+#elif defined(__has_feature) /* clang */
+#if __has_feature(thread_sanitizer)
+#define COPY_BY_HAND
+#endif
+#endif
+
 #define BOUNDARY_TRIES 1000u
 #define JUMPS_MAX 4u     /* per call: a producer that keeps overtaking must not keep us here */
 
@@ -109,12 +117,17 @@ static int jump(struct lane_rx *x, const struct layout_lane *l, uint64_t *lost) 
 
 /* The header that goes with a stride that was seen; its producer may be writing it again. */
 __attribute__((no_sanitize("thread"))) static void peek_header(const struct psyne_record *r, uint64_t *bytes, uint64_t *kind) {
+#ifdef COPY_BY_HAND /* clang shows it atomics here too */
+        *bytes = *(const volatile uint32_t *)&r->bytes;
+        *kind = *(const volatile uint64_t *)&r->kind;
+#else
         *bytes = __atomic_load_n(&r->bytes, __ATOMIC_RELAXED);
         *kind = __atomic_load_n(&r->kind, __ATOMIC_RELAXED);
+#endif
 }
 
 __attribute__((no_sanitize("thread"))) static void copy_out(void *to, const void *from, uint64_t bytes) {
-#ifdef __SANITIZE_THREAD__ /* it would see memcpy() do it */
+#ifdef COPY_BY_HAND /* ThreadSanitizer would see memcpy() do it */
         for (uint64_t i = 0; i < bytes; i++)
                 ((unsigned char *)to)[i] = ((const volatile unsigned char *)from)[i];
 #else
