@@ -83,7 +83,9 @@ static int consumer_group(struct psyne_channel *ch, const struct psyne_consumer_
  * belongs to one thread at a time and keeps the channel alive.
  *
  * -EBUSY: the group takes one consumer and it lives (stopped is alive); -EUSERS; -ESHUTDOWN: stopped with
- * PSYNE_ABORT; -EINVAL: bad options.
+ * PSYNE_ABORT; -EINVAL: bad options, or it would read beside a group that works in place; -ENOENT: no group to follow;
+ * -EMEDIUMTYPE: the group is another kind; -ECONNABORTED: it was ejected and its consumer has not closed; -ENOTSUP: in place
+ * on sealed rings; -ENAMETOOLONG; -ENOMEM; -EOWNERDEAD.
  */
 int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, struct psyne_consumer **ret) {
         struct psyne_consumer *c;

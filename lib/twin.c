@@ -30,7 +30,8 @@ int psyne_commit(struct psyne_producer *p, struct psyne_msg *m) {
  *
  * -EAGAIN: nothing there; -ETIME; -EPIPE: no producer is left and all was received (clears when one joins);
  * -ESHUTDOWN: stopped, and drained; -ENOBUFS: held_max messages are held; -EBADMSG: the producer wrote nonsense and
- * its lane was set aside; -EINTR; -EOWNERDEAD; -EBUSY.
+ * its lane was set aside; -ECONNABORTED: its group fell behind and was ejected; -EINTR; -EOWNERDEAD; -EBUSY. ret->lost is what
+ * the group missed just before it; of a group that may be overrun also after -EPIPE, -ESHUTDOWN and -ECONNABORTED.
  */
 int psyne_recv(struct psyne_consumer *c, struct psyne_msg *ret, int64_t timeout_ns) {
         return psyne_recv_inline(c, ret, timeout_ns);

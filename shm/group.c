@@ -40,6 +40,17 @@ void group_finish(const struct layout_view *v, uint32_t group, uint32_t lane, ui
         __atomic_store_n(&layout_cursor(v, group, lane)->finished, generation, __ATOMIC_RELEASE);
 }
 
+bool group_passes(const struct layout_view *v, int32_t front, uint32_t lane, uint64_t *gate, uint64_t to) {
+        uint64_t at;
+
+        if (front < 0 || (int64_t)(*gate - to) >= 0)
+                return true;
+        at = group_position(v, (uint32_t)front, lane, true);
+        if ((int64_t)(at - *gate) > 0)
+                *gate = at;
+        return (int64_t)(*gate - to) >= 0;
+}
+
 uint64_t group_handed_out(const struct layout_view *v, uint32_t group, uint32_t lane) {
         const struct layout_cursor *c = layout_cursor(v, group, lane);
 

@@ -33,6 +33,10 @@ void group_unheard(const struct layout_view *v);
 /* Is somebody there to read for the group? One that died is there until its death was noticed. */
 bool group_has_reader(const struct layout_view *v, uint32_t group);
 
+/* May what lies before @to be taken by who follows @front (-1 = nobody: all may)? *@gate is how far that one was seen, and
+ * only rises: the position of a shared group may fall back for a moment. */
+bool group_passes(const struct layout_view *v, int32_t front, uint32_t lane, uint64_t *gate, uint64_t to);
+
 /* How far a group has handed records out. */
 uint64_t group_handed_out(const struct layout_view *v, uint32_t group, uint32_t lane);
 

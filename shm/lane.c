@@ -444,16 +444,8 @@ void lane_rx_stage(struct lane_rx *x, const struct layout_view *v, int32_t follo
         rx_limit_held(x);
 }
 
-/* May what lies before @to be taken? The position of the group in front of a shared one may fall back for a moment. */
 static bool gate_passes(struct lane_rx *x, uint64_t to) {
-        uint64_t at;
-
-        if (x->follows < 0 || (int64_t)(x->gate - to) >= 0)
-                return true;
-        at = group_position(x->view, (uint32_t)x->follows, (uint32_t)(x->hot.token & (LANE_HANDLE_ALIGN / 2 - 1)), true);
-        if ((int64_t)(at - x->gate) > 0)
-                x->gate = at;
-        return (int64_t)(x->gate - to) >= 0;
+        return group_passes(x->view, x->follows, (uint32_t)(x->hot.token & (LANE_HANDLE_ALIGN / 2 - 1)), &x->gate, to);
 }
 
 bool lane_rx_ready(struct lane_rx *x) {

@@ -199,16 +199,8 @@ static bool ring_is_the_lane(const struct layout_view *v, const struct shared_ri
         return __atomic_load_n(&v->lanes[x->lane].generation, __ATOMIC_ACQUIRE) == x->generation;
 }
 
-/* May what lies before @to be claimed? */
 static bool gate_passes(const struct layout_view *v, const struct shared_ring *x, uint64_t to) {
-        uint64_t at;
-
-        if (x->follows < 0 || (int64_t)(*x->gate - to) >= 0)
-                return true;
-        at = group_position(v, (uint32_t)x->follows, x->lane, true);
-        if ((int64_t)(at - *x->gate) > 0)
-                *x->gate = at;
-        return (int64_t)(*x->gate - to) >= 0;
+        return group_passes(v, x->follows, x->lane, x->gate, to);
 }
 
 bool shared_ready(const struct layout_view *v, uint32_t group, const struct shared_ring *x) {
