@@ -145,9 +145,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         c->endpoint.wait = opts && opts->wait ? opts->wait : ch->wait;
         walk_none(c);
         c->opened_at = __atomic_load_n(&ch->view.header->lanes_generation, __ATOMIC_ACQUIRE);
-        c->follows = ch->view.groups[group].follows;
-        if (c->follows >= (int32_t)ch->view.n_groups)
-                c->follows = -1; /* a word that cannot be */
+        c->follows = group_front(&ch->view, group);
         c->in_place = opts && opts->in_place;
         c->is_shared = ch->view.groups[group].kind == LAYOUT_GROUP_SHARED;
         c->want = 1;

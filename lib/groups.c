@@ -49,6 +49,7 @@ static void row_recover(struct psyne_channel *ch, uint32_t g) {
 
 static void place_all(struct psyne_channel *ch, uint32_t g, bool from_oldest) {
         const struct layout_view *v = &ch->view;
+        const int32_t front = group_front(v, g);
 
         for (uint32_t i = 0; i < v->n_lanes; i++) {
                 struct layout_lane *l = &v->lanes[i];
@@ -57,16 +58,15 @@ static void place_all(struct psyne_channel *ch, uint32_t g, bool from_oldest) {
                 if (__atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_FREE)
                         continue;
                 position = layout_lane_end(l, &messages);
-                if (v->groups[g].follows >= 0) /* where the one in front is: what that has passed is on nobody's way */
-                        position = group_position(v, (uint32_t)v->groups[g].follows, i, true);
+                if (front >= 0) /* where the one in front is: what that has passed is on nobody's way */
+                        position = group_position(v, (uint32_t)front, i, true);
                 else if (from_oldest && group_copies(v, g))
                         (void)overrun_boundary(l, v->config.record_align,
                                 __atomic_load_n(&l->announced, __ATOMIC_ACQUIRE) - v->config.ring_bytes * 7 / 8, &position,
                                 &messages);
                 else if (from_oldest)
                         position = __atomic_load_n(&l->floor, __ATOMIC_ACQUIRE);
-                group_place(v, g, i, position, messages,
-                        v->groups[g].follows >= 0 || (from_oldest && !group_copies(v, g)));
+                group_place(v, g, i, position, messages, front >= 0 || (from_oldest && !group_copies(v, g)));
         }
 }
 
@@ -96,8 +96,9 @@ static bool may_make(struct psyne_channel *ch, uint32_t mine, const char *name, 
 
 static int group_matches(struct psyne_channel *ch, const struct layout_group *row, const struct group_wish *wish, int front) {
         static const char *const policies[] = {"blocks", "blocks", "skips", "is ejected"};
-        uint32_t is = row->policy < 4 ? row->policy : 0, wanted = (uint32_t)wish->behind;
+        uint32_t is = __atomic_load_n(&row->policy, __ATOMIC_RELAXED), wanted = (uint32_t)wish->behind;
 
+        is = is <= PSYNE_BEHIND_EJECTED ? is : 0;
         if (wish->follows && row->follows != front)
                 return error_set(-EMEDIUMTYPE, "group \"%.64s\" of %s does not follow \"%.64s\"", row->name, ch->uri,
                         wish->follows);
@@ -134,7 +135,7 @@ bool group_is_taken(struct psyne_channel *ch, const char *name) {
 /* Is @g behind @front, however far? */
 static bool is_behind(const struct layout_view *v, int32_t g, uint32_t front) {
         for (unsigned n = 0; n < v->n_groups && g >= 0 && g < (int32_t)v->n_groups; n++) {
-                g = v->groups[g].follows;
+                g = group_front(v, (uint32_t)g);
                 if (g == (int32_t)front)
                         return true;
         }
@@ -196,7 +197,8 @@ static int find_or_make(struct psyne_channel *ch, const struct group_wish *wish,
                         *ret = g;
                         r = group_matches(ch, row, wish, front);
                         if (r == 0)
-                                r = check_beside(ch, (int32_t)g, row->follows, wish->in_place || row->flags & LAYOUT_GROUP_IN_PLACE);
+                                r = check_beside(ch, (int32_t)g, group_front(v, g),
+                                        wish->in_place || row->flags & LAYOUT_GROUP_IN_PLACE);
                         if (r == 0 && wish->in_place)
                                 __atomic_fetch_or(&row->flags, LAYOUT_GROUP_IN_PLACE, __ATOMIC_ACQ_REL);
                         return r;

@@ -209,16 +209,16 @@ static void fill_cursor(struct psyne_stat_cursor *to, const struct layout_cursor
 static void fill_group(struct psyne_stat_group *to, struct psyne_stat_cursor *cursors, const struct stat_look *l,
         struct psyne_stat_lane *lanes, uint32_t i) {
         const struct layout_group *g = &l->now.groups[i];
-        uint32_t n_members = l->now.n_members;
+        uint32_t n_members = l->now.n_members, policy = __atomic_load_n(&g->policy, __ATOMIC_RELAXED);
         uint64_t known = n_members < 64 ? (1ull << n_members) - 1 : ~0ull;
 
         *to = (struct psyne_stat_group){
                 .state = state_of(g->state),
                 .active = l->now.header->groups_active & (1ull << i),
                 .ejected = g->state == LAYOUT_ACTIVE && g->flags & LAYOUT_GROUP_OUT,
-                .behind = g->policy <= PSYNE_BEHIND_EJECTED ? g->policy : PSYNE_BEHIND_DEFAULT,
+                .behind = policy <= PSYNE_BEHIND_EJECTED ? policy : PSYNE_BEHIND_DEFAULT,
                 .shared = g->kind == LAYOUT_GROUP_SHARED,
-                .follows = g->follows < 0 || (uint32_t)g->follows >= l->now.n_groups ? -1 : g->follows,
+                .follows = group_front(&l->now, i),
                 .generation = g->generation,
                 .members = g->members & known,
                 .ever = g->ever & known,

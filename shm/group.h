@@ -26,6 +26,13 @@ static inline bool group_copies(const struct layout_view *v, uint32_t group) {
         return __atomic_load_n(&v->groups[group].policy, __ATOMIC_RELAXED) > PSYNE_BEHIND_BLOCKS;
 }
 
+/* The group in front of @group, -1 = none, or a word that cannot be. Read once: it may change under the reader's hands. */
+static inline int32_t group_front(const struct layout_view *v, uint32_t group) {
+        int32_t front = __atomic_load_n(&v->groups[group].follows, __ATOMIC_ACQUIRE); /* pairs with the release of who makes it */
+
+        return front < 0 || (uint32_t)front >= v->n_groups ? -1 : front;
+}
+
 /* A group that hears has come, or one has gone: what is sent while there is none is counted as unheard. */
 void group_heard(const struct layout_view *v);
 void group_unheard(const struct layout_view *v);

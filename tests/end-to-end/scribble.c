@@ -9,6 +9,7 @@
  * truncating it, which the README states as the boundary of trust.
  */
 #include <dirent.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -42,10 +43,38 @@ struct page {
 };
 static struct page *page;
 
+/* A victim that crashes says where: the next run may never hit the same word at the same moment. */
+#ifndef __SANITIZE_ADDRESS__ /* which says it itself */
+static void crashed(int sig, siginfo_t *info, void *context) {
+        void *frames[32];
+        char line[96];
+
+        (void)context;
+        backtrace_symbols_fd(frames, backtrace(frames, 32), STDERR_FILENO);
+        (void)!write(STDERR_FILENO, line, (size_t)snprintf(line, sizeof(line), "signal %d, code %d, address %p\n", sig,
+                                                           info->si_code, info->si_addr));
+        signal(sig, SIG_DFL);
+        raise(sig);
+}
+
+static void say_where_it_crashed(void) {
+        const struct sigaction say = {.sa_sigaction = crashed, .sa_flags = SA_SIGINFO | SA_NODEFER};
+        void *first[1];
+
+        backtrace(first, 1); /* loads what it needs now, not in the handler */
+        sigaction(SIGSEGV, &say, NULL);
+        sigaction(SIGBUS, &say, NULL);
+}
+#else
+static void say_where_it_crashed(void) {
+}
+#endif
+
 /* The victim: opens everything, uses it a while by short waits, closes it, again and again. */
 static int victim(const char *uri, const struct shape *shape) {
         struct random r = {(uint64_t)getpid()};
 
+        say_where_it_crashed();
         while (!__atomic_load_n(&page->stop, __ATOMIC_ACQUIRE)) {
                 struct psyne_channel *ch = NULL;
                 struct psyne_producer *p[2] = {NULL, NULL};
