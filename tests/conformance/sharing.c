@@ -162,6 +162,56 @@ static int busy(struct world *w) {
 }
 SHARED(busy_member, busy, NULL)
 
+/* Several taken at once keep their place in the ring until the last is given back, however the first were. */
+static int parts(struct world *w) {
+        struct psyne_consumer *slow;
+        struct psyne_msg m, some[4];
+        struct ends e = {0};
+        uint32_t n = 0;
+
+        OPEN_PRODUCER(&e, "size=4K");
+        MUST_BE(open_member(e.ch, 4, 8, PSYNE_WAIT_DEFAULT, &slow), 0);
+        MUST_BE(open_member(e.ch, 1, 4, PSYNE_WAIT_DEFAULT, &e.c), 0);
+        for (unsigned round = 0; round < 2; round++) {
+                uint32_t first = n, sent = 4;
+                int r;
+
+                while (n < first + 4) {
+                        SEND(&e, n, 20);
+                        n++;
+                }
+                MUST_BE(psyne_recv(slow, &some[0], PSYNE_NOWAIT), 0); /* and the three behind it with it */
+                MUST_BE(psyne_recv(slow, &some[1], PSYNE_NOWAIT), 0);
+                MUST_BE(some[1].type, first + 1);
+                if (round == 0)
+                        MUST_BE(psyne_release(slow, &some[0]), 0);
+                else
+                        MUST_BE(psyne_release_n(slow, some, 1), 1);
+                for (;; n++, sent++) {
+                        r = psyne_claim(e.p, 20, PSYNE_NOWAIT, &m);
+                        if (r == -EAGAIN)
+                                break;
+                        MUST_BE(r, 0);
+                        m.type = n;
+                        pattern_fill(m.data, 20, n);
+                        MUST_BE(psyne_commit(e.p, &m), 0);
+                        RECEIVE(&e, n, 20);
+                }
+                MUST_BE(sent, 4096 / 64 - 1); /* all of the ring but one cell */
+                MUST_BE(psyne_recv(slow, &some[2], PSYNE_NOWAIT), 0);
+                MUST_BE(psyne_recv(slow, &some[3], PSYNE_NOWAIT), 0);
+                for (uint32_t i = 1; i < 4; i++)
+                        MUST(some[i].type == first + i && pattern_is(some[i].data, 20, first + i));
+                for (uint32_t i = 3; i > 0; i--)
+                        MUST_BE(psyne_release(slow, &some[i]), 0);
+        }
+        MUST_BE(METRIC(e.ch, held), 0);
+        MUST_BE(psyne_consumer_close(slow), 0);
+        CLOSE(&e);
+        return 0;
+}
+SHARED(part_of_a_loan, parts, NULL)
+
 /* What was prefetched and not handed out goes to the others, flagged; so does what is held. */
 static int prefetched(struct world *w) {
         struct psyne_consumer *other;
