@@ -235,7 +235,7 @@ int share_adopted(struct psyne_consumer *c, struct psyne_msg *ret) {
                         c->adopted.any = false;
                         continue;
                 }
-                lane = e->lane;
+                lane = __atomic_load_n(&e->lane, __ATOMIC_RELAXED);
                 x = lane < v->n_lanes ? walk_end(c, lane) : NULL;
                 if (!x) { /* its ring is on its way to us */
                         c->pending = true;
