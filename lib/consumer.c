@@ -304,15 +304,13 @@ static int recv_locked(struct psyne_consumer *c, struct psyne_msg *ret, int64_t 
                         r = 0;
                         break;
                 }
-                if (__atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE) != event)
-                        continue;
                 if (clock_ns() >= w.deadline_ns) {
                         r = consumer_look(c, ret);
                         if (r == -EAGAIN)
                                 r = error_set(-ETIME, "no message in time");
                         break;
                 }
-                if (w.wait == PSYNE_WAIT_SPIN)
+                if (w.wait == PSYNE_WAIT_SPIN || __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE) != event)
                         continue;
                 r = sleep_recv(c, &w, event);
                 if (r < 0) {

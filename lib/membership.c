@@ -143,13 +143,14 @@ static int claim_producer_bit(struct psyne_channel *ch, uint32_t lane) {
                 for (uint32_t i = 0; i < v->n_lanes; i++)
                         if (old & (1ull << i) && producer_counts(ch, i, lane))
                                 return error_set(-EBUSY, "%s has a producer already (pid %u), and this mode takes one",
-                                        ch->uri, row_pid(v, v->lanes[i].owner));
+                                        ch->uri, row_pid(v, __atomic_load_n(&v->lanes[i].owner, __ATOMIC_RELAXED)));
                 for (uint32_t i = 0; i < v->n_lanes; i++) {
                         struct layout_lane *l = &v->lanes[i];
 
                         if (old & (1ull << i) && i != lane &&
                                 __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE)
-                                membership_died(ch, layout_owner_slot(l->owner), l->owner_generation);
+                                membership_died(ch, layout_owner_slot(__atomic_load_n(&l->owner, __ATOMIC_RELAXED)),
+                                        l->owner_generation);
                 }
         } while (!__atomic_compare_exchange_n(word, &old, 1ull << lane, false, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE));
         return 0;
@@ -259,7 +260,8 @@ bool membership_has_consumers(const struct psyne_channel *ch) {
         const struct layout_view *v = &ch->view;
 
         for (uint32_t i = 0, owner; i < v->n_members; i++) {
-                uint32_t state = membership_row_state(&v->members[i], &owner), g = v->members[i].group;
+                uint32_t state = membership_row_state(&v->members[i], &owner);
+                uint32_t g = __atomic_load_n(&v->members[i].group, __ATOMIC_RELAXED);
 
                 if (g < v->n_groups && __atomic_load_n(&v->groups[g].members, __ATOMIC_ACQUIRE) & (1ull << i) &&
                         (state == LAYOUT_ACTIVE || state == LAYOUT_JOINING))
@@ -287,9 +289,10 @@ static int claim_member_bit(struct psyne_channel *ch, uint32_t group, uint32_t m
                                 continue;
                         if (member_counts(ch, i, member))
                                 return error_set(-EBUSY, "group \"%.64s\" of %s has a consumer already (pid %u), and takes one",
-                                        g->name, ch->uri, row_pid(v, m->owner));
+                                        g->name, ch->uri, row_pid(v, __atomic_load_n(&m->owner, __ATOMIC_RELAXED)));
                         if (i != member && __atomic_load_n(&m->state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE)
-                                membership_died(ch, layout_owner_slot(m->owner), m->owner_generation);
+                                membership_died(ch, layout_owner_slot(__atomic_load_n(&m->owner, __ATOMIC_RELAXED)),
+                                        m->owner_generation);
                 }
         } while (!__atomic_compare_exchange_n(&g->members, &old, 1ull << member, false, __ATOMIC_SEQ_CST,
                 __ATOMIC_ACQUIRE));

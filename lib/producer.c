@@ -214,9 +214,9 @@ static bool eject_stalled(struct psyne_producer *p, uint64_t wanted) {
         for (; groups; groups &= groups - 1) {
                 uint32_t g = (uint32_t)__builtin_ctzll(groups), generation;
                 int64_t now, until;
-                uint64_t at;
+                uint64_t at, patience;
 
-                if (g >= v->n_groups || v->groups[g].policy != PSYNE_BEHIND_EJECTED)
+                if (g >= v->n_groups || __atomic_load_n(&v->groups[g].policy, __ATOMIC_RELAXED) != PSYNE_BEHIND_EJECTED)
                         continue;
                 at = group_position(v, g, p->tx.index, true);
                 generation = __atomic_load_n(&v->groups[g].generation, __ATOMIC_ACQUIRE);
@@ -230,9 +230,10 @@ static bool eject_stalled(struct psyne_producer *p, uint64_t wanted) {
                         p->stalled[g].at = at;
                         p->stalled[g].generation = generation;
                 }
-                if (v->groups[g].eject_ns > INT64_MAX / 2)
+                patience = __atomic_load_n(&v->groups[g].eject_ns, __ATOMIC_RELAXED);
+                if (patience > INT64_MAX / 2)
                         continue;
-                until = p->stalled[g].since + (int64_t)v->groups[g].eject_ns;
+                until = p->stalled[g].since + (int64_t)patience;
                 if (now >= until) {
                         p->stalled[g].since = 0;
                         group_eject(p->channel, g);
@@ -346,14 +347,12 @@ static int wait_free(struct psyne_producer *p, uint64_t wanted, int64_t timeout_
                 }
                 if (w.spin_until_ns > w.started_ns && spin_for(p, &w, wanted, event))
                         break;
-                if (__atomic_load_n(&l->event, __ATOMIC_ACQUIRE) != event)
-                        continue; /* a stop, a death, a join */
                 if (clock_ns() >= w.deadline_ns) {
                         r = is_free(p, wanted, true) ? 0 : error_set(-ETIME, "no room in time");
                         break;
                 }
-                if (w.wait == PSYNE_WAIT_SPIN)
-                        continue;
+                if (w.wait == PSYNE_WAIT_SPIN || __atomic_load_n(&l->event, __ATOMIC_ACQUIRE) != event)
+                        continue; /* a stop, a death, a join */
                 r = sleep_for(p, &w, wanted, event);
                 if (r < 0) {
                         error_set(r, "interrupted by a signal, nothing was taken");
@@ -606,17 +605,15 @@ int psyne_flush(struct psyne_producer *p, int64_t timeout_ns) {
 /* Waits for readers as long as they move, or for one to come. */
 static void linger(struct psyne_producer *p) {
         int64_t patience = p->linger_ns ? p->linger_ns : LINGER_DEFAULT_NS; /* negative: for ever */
-        uint64_t before = lane_tx_free_position(&p->tx, true), now;
 
         while (!is_free(p, p->tx.hot.tail, true)) {
+                uint64_t before = p->tx.free; /* our own, which only rises: a reader's word may go to and fro */
                 int r = wait_free(p, p->tx.hot.tail, patience, false, false);
 
                 if (r == -ESHUTDOWN || r == -EPIPE) /* aborted, or set aside as damaged */
                         return;
-                now = lane_tx_free_position(&p->tx, true);
-                if (r == -ETIME && now == before)
+                if (r == -ETIME && p->tx.free == before)
                         return;
-                before = now;
         }
 }
 

@@ -99,7 +99,7 @@ int share_take(struct psyne_consumer *c, struct psyne_msg *ret) {
         struct shared_ring x = ring_of(c, &c->rx, (uint32_t)c->lane);
         struct shared_claim claim;
         uint32_t room, most;
-        uint64_t pads, stride;
+        uint64_t pads, stride, walked = 0;
         struct psyne_msg over;
         int r;
 
@@ -146,6 +146,9 @@ int share_take(struct psyne_consumer *c, struct psyne_msg *ret) {
                 if (!h->held_max) { /* nothing but padding */
                         if (shared_done(&c->self, c->self.member, claim.loan, 0))
                                 wake_producers(c);
+                        walked += claim.end - claim.start;
+                        if (walked > h->mask) /* a ring of it: no honest producer's. Look again later */
+                                return 0;
                 }
                 if (shared_ready(&c->channel->view, c->group, &x))
                         wake_next(c);

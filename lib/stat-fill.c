@@ -139,8 +139,7 @@ static bool holds_records(enum psyne_stat_state state) {
 static void fill_lane(
         struct psyne_stat_lane *to, const struct stat_look *l, const struct psyne_stat_peer *peers, uint32_t i) {
         const struct layout_lane *f = &l->now.lanes[i];
-        uint64_t page = __atomic_load_n(&f->page_bytes, __ATOMIC_RELAXED);
-        int32_t node = __atomic_load_n(&f->node, __ATOMIC_RELAXED);
+        uint64_t page = f->page_bytes;
 
         *to = (struct psyne_stat_lane){
                 .state = state_of(f->state),
@@ -148,7 +147,7 @@ static void fill_lane(
                 .peer = owner_slot(l, f->owner),
                 .generation = f->generation,
                 .thread = f->thread,
-                .node = node < 0 || node > 4096 ? -1 : node,
+                .node = f->node < 0 || f->node > 4096 ? -1 : f->node,
                 .page_bytes = page & (page - 1) || page > LAYOUT_RING_MAX ? 0 : page,
                 .device = f->device,
                 .inode = f->inode,
@@ -268,13 +267,12 @@ static void fill_group(struct psyne_stat_group *to, struct psyne_stat_cursor *cu
 static void fill_member(
         struct psyne_stat_member *to, const struct stat_look *l, const struct psyne_stat_peer *peers, uint32_t i) {
         const struct layout_member *m = &l->now.members[i];
-        uint32_t group = __atomic_load_n(&m->group, __ATOMIC_RELAXED);
 
         *to = (struct psyne_stat_member){
                 .state = state_of(m->state),
                 .engine = engine_of(m->engine),
                 .peer = owner_slot(l, m->owner),
-                .group = group < l->now.n_groups ? (int32_t)group : -1,
+                .group = m->group < l->now.n_groups ? (int32_t)m->group : -1,
                 .generation = m->generation,
                 .thread = m->thread,
                 .held_max = m->held_max,
@@ -296,14 +294,14 @@ static void fill_member(
 
 /* A row may be read while its owner rewrites it: then its texts are of two wishes, which is seen once and is gone. */
 static bool fill_fact(struct psyne_stat_fact *to, const struct layout_fact *f, const struct psyne_stat *s) {
-        uint32_t scope = __atomic_load_n(&f->scope, __ATOMIC_RELAXED), index = __atomic_load_n(&f->index, __ATOMIC_RELAXED);
         bool gone = false;
 
-        if (scope < LAYOUT_SCOPE_CHANNEL || scope > LAYOUT_SCOPE_MEMBER)
+        if (f->scope < LAYOUT_SCOPE_CHANNEL || f->scope > LAYOUT_SCOPE_MEMBER)
                 return false;
-        if ((scope == LAYOUT_SCOPE_LANE && index >= s->n_lanes) || (scope == LAYOUT_SCOPE_MEMBER && index >= s->n_members))
+        if ((f->scope == LAYOUT_SCOPE_LANE && f->index >= s->n_lanes) ||
+                (f->scope == LAYOUT_SCOPE_MEMBER && f->index >= s->n_members))
                 return false;
-        *to = (struct psyne_stat_fact){.scope = (enum psyne_stat_scope)scope, .index = index};
+        *to = (struct psyne_stat_fact){.scope = (enum psyne_stat_scope)f->scope, .index = f->index};
         COPY_TEXT(to->text.what, f->what);
         COPY_TEXT(to->text.asked, f->asked);
         COPY_TEXT(to->text.obtained, f->obtained);
@@ -314,10 +312,10 @@ static bool fill_fact(struct psyne_stat_fact *to, const struct layout_fact *f, c
                 snprintf(to->text.whose, sizeof(to->text.whose), "channel");
         } else {
                 bool lane = to->scope == PSYNE_STAT_LANE;
-                enum psyne_stat_state state = lane ? s->lanes[index].state : s->members[index].state;
+                enum psyne_stat_state state = lane ? s->lanes[f->index].state : s->members[f->index].state;
 
-                gone = state == PSYNE_STAT_FREE || (lane ? s->lanes[index].dead : s->members[index].dead);
-                snprintf(to->text.whose, sizeof(to->text.whose), "%s %u", lane ? "lane" : "consumer", index % 1000);
+                gone = state == PSYNE_STAT_FREE || (lane ? s->lanes[f->index].dead : s->members[f->index].dead);
+                snprintf(to->text.whose, sizeof(to->text.whose), "%s %u", lane ? "lane" : "consumer", f->index % 1000);
         }
         to->fallback = to->text.why[0] != '\0';
         to->in_force = !gone && s->anybody;
@@ -328,7 +326,6 @@ static void fill_channel(struct psyne_stat *s, const struct stat_look *l) {
         const struct layout_config *c = &l->now.config;
         const struct layout_header *h = l->now.header;
         struct timespec ts;
-        uint64_t stop;
 
         clock_gettime(CLOCK_REALTIME, &ts);
         s->struct_size = sizeof(*s);
@@ -337,8 +334,7 @@ static void fill_channel(struct psyne_stat *s, const struct stat_look *l) {
         COPY_TEXT(s->calls_itself, c->name);
         s->anybody = l->anybody;
         s->fence = h->barrier_fence != 0;
-        stop = __atomic_load_n(&h->stop, __ATOMIC_RELAXED) & 3;
-        s->stop = stop > 2 ? 2 : (uint32_t)stop;
+        s->stop = (uint32_t)(h->stop & 3) > 2 ? 2 : (uint32_t)(h->stop & 3);
         s->deaths = h->deaths;
         s->file_uid = l->st.st_uid;
         s->file_mode = l->st.st_mode & 07777;

@@ -14,6 +14,7 @@ struct stat_look {
         int fd;
         struct stat st;
         uint64_t pidns; /* ours, 0 = not known */
+        struct layout_region regions[LAYOUT_N_REGIONS]; /* as first seen: the memory was sized by them */
         uint64_t bytes_before, bytes;
         unsigned char *first, *second;  /* private memory, of so many bytes */
         struct layout_view before, now; /* into those, validated; `before` ends with the holds */

@@ -215,6 +215,7 @@ static int look_size(struct stat_look *l) {
         r = layout_validate(&h, (uint64_t)l->st.st_size);
         if (r < 0)
                 return r;
+        memcpy(l->regions, h.regions, sizeof(l->regions));
         l->bytes_before = h.regions[LAYOUT_REGION_LOANS].offset; /* peers, lanes, groups, cursors, members, holds */
         l->bytes = h.regions[LAYOUT_REGION_EVENTS].offset;
         return 0;
@@ -231,7 +232,7 @@ static int look_once(struct stat_look *l, unsigned char *to, uint64_t bytes, str
         r = layout_validate(h, (uint64_t)l->st.st_size);
         if (r < 0)
                 return r;
-        if (h->regions[LAYOUT_REGION_EVENTS].offset != l->bytes)
+        if (memcmp(h->regions, l->regions, sizeof(l->regions)) != 0)
                 return error_set(-EBADMSG, "control file changed its sizes while it was read");
         layout_view_init(v, to, h);
         return 0;

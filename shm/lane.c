@@ -14,7 +14,7 @@
  */
 static void announce(struct lane_tx *t, uint64_t end) {
         struct layout_lane *l = t->shared;
-        uint64_t version = l->boundary_version + 1;
+        uint64_t version = __atomic_load_n(&l->boundary_version, __ATOMIC_RELAXED) + 1; /* once: it is an index */
 
         __atomic_store_n(&l->boundary[version % LAYOUT_BOUNDARIES].position, t->hot.tail, __ATOMIC_RELAXED);
         __atomic_store_n(&l->boundary[version % LAYOUT_BOUNDARIES].messages, t->hot.messages, __ATOMIC_RELAXED);
@@ -79,6 +79,8 @@ uint64_t lane_tx_free_position(const struct lane_tx *t, bool exact) {
         return tail - behind;
 }
 
+#define LOOKS_MAX 1000 /* a generation that changes between two looks, so many times: by no honest joiners */
+
 /*
  * The floor is the position up to which all is free, for groups that join and want the oldest record there is. One that
  * joins meanwhile either sees the floor that we are going by, or is seen by our second look at the generation.
@@ -86,6 +88,7 @@ uint64_t lane_tx_free_position(const struct lane_tx *t, bool exact) {
 void lane_tx_refresh(struct lane_tx *t, bool exact) {
         const uint64_t *members = &t->view->header->members_generation;
         uint64_t ring = t->hot.mask + 1, free_position, generation, used, limit;
+        unsigned looks = 0;
 
         if (t->hot.fence)
                 __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the tail before the groups; else the joiner's barrier does it */
@@ -103,7 +106,7 @@ void lane_tx_refresh(struct lane_tx *t, bool exact) {
                 __atomic_thread_fence(__ATOMIC_SEQ_CST);
                 if (__atomic_load_n(members, __ATOMIC_ACQUIRE) == generation)
                         t->free = free_position;
-        } while (t->free != free_position);
+        } while (t->free != free_position && ++looks < LOOKS_MAX); /* behind the floor is safe, ahead of it is not */
         limit = t->free + ring - t->hot.tail;
         if (__atomic_load_n(&t->view->header->groups_skipping, __ATOMIC_ACQUIRE)) {
                 uint64_t near = t->hot.head - t->hot.tail + t->need + ring / 8;

@@ -212,6 +212,8 @@ bool shared_ready(const struct layout_view *v, uint32_t group, const struct shar
         return word & 127 || (peek(&r->commit) != 0 && gate_passes(v, x, shared_claim_position(word) + 1));
 }
 
+#define TRIES_MAX 100000 /* another's claim makes a try in vain, and is its step forward; so many are nobody's */
+
 int shared_claim(struct shared_self *s, const struct shared_ring *x, unsigned most, struct shared_claim *ret) {
         const struct layout_view *v = s->view;
         uint64_t *claim = claim_of(v, s->group, x->lane), *hold = hold_of(v, s->member, x->lane);
@@ -225,13 +227,14 @@ int shared_claim(struct shared_self *s, const struct shared_ring *x, unsigned mo
         e = shared_loan(v, s->member, k);
         starts = s->starts[k];
         *ret = (struct shared_claim){.loan = k};
-        for (bool again = false;; again = true) {
+        for (unsigned tries = 0;; tries++) {
+                const bool again = tries > 0;
                 uint64_t word = __atomic_load_n(claim, __ATOMIC_ACQUIRE), expected = word, at, start, pads = 0, owner;
                 uint64_t stride = 0;
                 uint32_t n = 0;
                 bool pad;
 
-                if (!ring_is_the_lane(v, x)) {
+                if (!ring_is_the_lane(v, x) || tries == TRIES_MAX) {
                         if (!older && again) {
                                 __atomic_store_n(hold, 0, __ATOMIC_RELEASE);
                                 ret->raised = true;

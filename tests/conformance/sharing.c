@@ -212,6 +212,34 @@ static int parts(struct world *w) {
 }
 SHARED(part_of_a_loan, parts, NULL)
 
+/* Rings of nothing but padding, which no honest producer leaves: a look at them ends, and so does a wait. */
+static int all_padding(struct world *w) {
+        unsigned n_producers = w->mode->many_producers ? 2 : 1;
+        const struct psyne_producer_opts hasty = {.struct_size = sizeof(hasty), .linger_ns = 1};
+        struct psyne_producer *p[2];
+        struct ends e = {0};
+        struct psyne_msg m;
+
+        MUST_BE(world_open(w, "size=4K", &e.ch), 0);
+        for (unsigned i = 0; i < n_producers; i++) {
+                struct psyne_record *r;
+
+                MUST_BE(psyne_producer_open(e.ch, &hasty, &p[i]), 0);
+                MUST_BE(psyne_claim(p[i], 8, PSYNE_NOWAIT, &m), 0);
+                r = (void *)((char *)m.data - PSYNE_RECORD_HEADER); /* the first: where the ring begins */
+                for (unsigned k = 0; k < 4096 / 64; k++)
+                        r[k * 4] = (struct psyne_record){.commit = 64, .kind = PSYNE_RECORD_PAD};
+        }
+        MUST_BE(open_member(e.ch, 4, 8, PSYNE_WAIT_DEFAULT, &e.c), 0);
+        MUST_REFUSE(psyne_recv(e.c, &m, PSYNE_NOWAIT), -EAGAIN);
+        MUST_REFUSE(psyne_recv(e.c, &m, 5 * MSEC), -ETIME);
+        for (unsigned i = 0; i < n_producers; i++)
+                MUST(psyne_producer_close(p[i]) >= 0);
+        CLOSE(&e);
+        return 0;
+}
+SHARED(all_padding, all_padding, NULL)
+
 /* What was prefetched and not handed out goes to the others, flagged; so does what is held. */
 static int prefetched(struct world *w) {
         struct psyne_consumer *other;

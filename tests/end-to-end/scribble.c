@@ -1,6 +1,6 @@
 /*
  * A peer that writes nonsense over the control pages: random words, and values that look right, at every byte of them,
- * while others send and receive. Whatever it does, nobody else may crash, read or write out of bounds (run it under
+ * while others send, receive and look on. Whatever it does, nobody else may crash, read or write out of bounds (run it under
  * AddressSanitizer), or stay in a call for long after its timeout. Errors are fine, and so is losing messages.
  *
  *      scribble [SECONDS-PER-MODE [MODE]]     default 1 (or PSYNE_SCRIBBLE_S), each
@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "psyne/stat.h"
 #include "support/world.h"
 
 #define CALL_NS (5 * MSEC)
@@ -39,7 +40,7 @@ static const struct shape {
 struct page {
         uint32_t stop;
         int64_t cycle_began; /* of the victim's calls, for the watchdog */
-        uint64_t sent, received, errors, cycles, scribbles;
+        uint64_t sent, received, errors, cycles, scribbles, looks;
 };
 static struct page *page;
 
@@ -143,6 +144,29 @@ static int victim(const char *uri, const struct shape *shape) {
         return 0;
 }
 
+/* Looks at everything, as psyne-stat does. */
+static int onlooker(const char *dir, const char *name) {
+        char file[64];
+
+        say_where_it_crashed();
+        snprintf(file, sizeof(file), "s-%s.psy", name);
+        while (!__atomic_load_n(&page->stop, __ATOMIC_ACQUIRE)) {
+                struct psyne_stat_dir *d;
+                struct psyne_stat *s = NULL;
+
+                if (psyne_stat_open_dir(dir, &d) < 0)
+                        return 1;
+                for (unsigned n = 0; n < 100; n++)
+                        if (psyne_stat_read(d, file, &s) == 0) {
+                                page->looks++;
+                                s = psyne_stat_free(s);
+                        }
+                psyne_stat_close_dir(d);
+                breathe();
+        }
+        return 0;
+}
+
 /* Writes over whatever control file has the name now. */
 static int scribbler(const char *path, uint64_t seed) {
         struct random r = {seed};
@@ -196,10 +220,11 @@ static int scribbler(const char *path, uint64_t seed) {
 }
 
 static int one_mode(const struct shape *shape, const char *dir, int64_t ns) {
+        static const char *const who[] = {"a victim", "another victim", "the onlooker", "the scribbler"};
         const char *mode = shape->name;
         struct random r = random_seeded(mode);
         char uri[128], path[160];
-        pid_t pids[3];
+        pid_t pids[4];
         int64_t until = now_ns() + ns;
         int bad = 0;
 
@@ -208,19 +233,19 @@ static int one_mode(const struct shape *shape, const char *dir, int64_t ns) {
         snprintf(uri, sizeof(uri), "ipc://s-%s?%s&size=8K", mode, shape->query);
         snprintf(path, sizeof(path), "%s/s-%s.psy", dir, mode);
         fflush(NULL);
-        for (unsigned i = 0; i < 3; i++) {
+        for (unsigned i = 0; i < 4; i++) {
                 pids[i] = fork();
                 if (pids[i] == 0) {
                         prctl(PR_SET_PDEATHSIG, SIGKILL);
-                        _exit(i == 2 ? scribbler(path, r.state) : victim(uri, shape));
+                        _exit(i == 3 ? scribbler(path, r.state) : i == 2 ? onlooker(dir, mode) : victim(uri, shape));
                 }
         }
         while (now_ns() < until && !bad) {
-                for (unsigned i = 0; i < 2; i++) {
+                for (unsigned i = 0; i < 3; i++) {
                         int status;
 
                         if (waitpid(pids[i], &status, WNOHANG) == pids[i]) {
-                                printf("FAIL %s: a victim ended with status %#x\n", mode, status);
+                                printf("FAIL %s: %s ended with status %#x\n", mode, who[i], status);
                                 pids[i] = 0;
                                 bad = 1;
                         }
@@ -232,19 +257,19 @@ static int one_mode(const struct shape *shape, const char *dir, int64_t ns) {
                 breathe();
         }
         __atomic_store_n(&page->stop, 1, __ATOMIC_RELEASE);
-        for (unsigned i = 0; i < 3; i++)
+        for (unsigned i = 0; i < 4; i++)
                 if (pids[i]) {
                         int status = child_wait(pids[i], CYCLE_MAX_NS);
 
                         if (status && !bad) {
-                                printf("FAIL %s: %s ended with %d\n", mode, i == 2 ? "the scribbler" : "a victim", status);
+                                printf("FAIL %s: %s ended with %d\n", mode, who[i], status);
                                 bad = 1;
                         }
                 }
-        printf("%-10s %llu scribbles; %llu cycles, %llu sent, %llu received, %llu errors\n", mode,
+        printf("%-10s %llu scribbles; %llu cycles, %llu sent, %llu received, %llu errors; %llu looks\n", mode,
                 (unsigned long long)page->scribbles, (unsigned long long)page->cycles, (unsigned long long)page->sent,
-                (unsigned long long)page->received, (unsigned long long)page->errors);
-        if (!bad && (!page->scribbles || !page->received)) {
+                (unsigned long long)page->received, (unsigned long long)page->errors, (unsigned long long)page->looks);
+        if (!bad && (!page->scribbles || !page->received || !page->looks)) {
                 printf("FAIL %s: nothing happened\n", mode);
                 bad = 1;
         }

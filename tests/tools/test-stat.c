@@ -313,6 +313,75 @@ Test(stat, shows_who_sleeps_and_since_when) {
         owner_end(&o, SIGKILL);
 }
 
+struct flip {
+        int fd;
+        bool stop;
+        struct layout_header headers[2];
+};
+
+static void *flip_headers(void *arg) {
+        struct flip *f = arg;
+
+        for (unsigned n = 0; !__atomic_load_n(&f->stop, __ATOMIC_ACQUIRE); n++)
+                if (pwrite(f->fd, &f->headers[n % 2], sizeof(f->headers[0]), 0) != sizeof(f->headers[0]))
+                        return f;
+        return NULL;
+}
+
+/* Two headers that are right, and end where the other does, but have their tables elsewhere: the look must notice. */
+Test(stat, does_not_trust_sizes_that_change_under_it) {
+        static const char *const uris[] = {"ipc://x?mode=mpmc&size=4K&producers=1&consumers=64",
+                "ipc://y?mode=mpmc&size=4K&producers=64&consumers=14"};
+        struct psyne_channel *ch[2];
+        struct flip f = {.fd = -1};
+        off_t bytes = 0;
+        unsigned whole = 0, refused = 0;
+        pthread_t thread;
+        void *failed;
+
+        for (unsigned i = 0; i < 2; i++) {
+                char path[128];
+                struct stat st;
+                int fd;
+
+                cr_assert_eq(psyne_open(uris[i], NULL, &ch[i]), 0);
+                snprintf(path, sizeof(path), "%s/%c.psy", base, 'x' + (int)i);
+                fd = open(path, O_RDWR | O_CLOEXEC);
+                cr_assert(fd >= 0 && fstat(fd, &st) == 0);
+                cr_assert_eq(pread(fd, &f.headers[i], sizeof(f.headers[i]), 0), (ssize_t)sizeof(f.headers[i]));
+                bytes = st.st_size > bytes ? st.st_size : bytes;
+                if (i)
+                        close(fd);
+                else
+                        f.fd = fd;
+        }
+        cr_assert_eq(f.headers[0].regions[LAYOUT_REGION_EVENTS].offset, f.headers[1].regions[LAYOUT_REGION_EVENTS].offset);
+        cr_assert_neq(f.headers[0].regions[LAYOUT_REGION_LOANS].offset, f.headers[1].regions[LAYOUT_REGION_LOANS].offset);
+        cr_assert_eq(ftruncate(f.fd, bytes), 0);
+        cr_assert_eq(pthread_create(&thread, NULL, flip_headers, &f), 0);
+        for (int64_t until = now_ns() + 10000000000ll; (whole < 100 || refused < 100) && now_ns() < until;) {
+                struct psyne_stat *s = NULL;
+                int r = psyne_stat_read(dir, "x.psy", &s);
+
+                if (r == 0) {
+                        cr_expect(s->max_producers == 1 || s->max_producers == 64);
+                        whole++;
+                } else {
+                        cr_expect_eq(r, -EBADMSG);
+                        refused++;
+                }
+                psyne_stat_free(s);
+        }
+        __atomic_store_n(&f.stop, true, __ATOMIC_RELEASE);
+        pthread_join(thread, &failed);
+        cr_assert_null(failed);
+        cr_expect(whole >= 100 && refused >= 100, "%u looks went well, %u were refused", whole, refused);
+        cr_assert_eq(pwrite(f.fd, &f.headers[0], sizeof(f.headers[0]), 0), (ssize_t)sizeof(f.headers[0]));
+        close(f.fd);
+        for (unsigned i = 0; i < 2; i++)
+                psyne_close(ch[i]);
+}
+
 /* The reader of pages races with both sides: nothing that it shows may be impossible. */
 Test(stat, never_shows_more_received_than_sent) {
         struct owner rx = owner_start(role_receive_for_ever), tx;
