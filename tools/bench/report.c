@@ -112,6 +112,9 @@ void report_table(const struct report *r, const struct table *t, FILE *f) {
         char size[32];
 
         report_format_bytes(t->spec.size, size, sizeof(size));
+        if (t->n_rounds == 0)
+                fprintf(f, "\n%s, %s bytes, %s: no figures, the CPUs changed places in each of %u rounds\n", t->bench, size,
+                        t->title, t->n_dropped);
         for (int c = 0; c < CLASS_N; c++) {
                 const enum table_class class = (enum table_class)c;
 
