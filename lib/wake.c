@@ -46,9 +46,17 @@ static bool wake_member(struct layout_member *m, uint32_t i, struct wake_memory 
         return true;
 }
 
-/* One more sleeper of the group, not woken by us in its present sleep. Returns false if there is none. */
+/*
+ * One more sleeper of the group, not woken by us in its present sleep. Returns false if there is none.
+ *
+ * One that got up since @sleepers was read may have looked before what we sent was visible, and be busy with something
+ * else: it is not the one to wake. One whose bit still stands behind our fence has its look ahead of it (pairs with the
+ * exchanges that set and clear the bits).
+ */
 static bool wake_one_of(const struct layout_view *v, uint32_t group, uint64_t sleepers, struct wake_memory *memory,
         uint64_t *sent) {
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        sleepers &= __atomic_load_n(&v->header->sleepers, __ATOMIC_RELAXED);
         for (; sleepers; sleepers &= sleepers - 1) {
                 uint32_t i = (uint32_t)__builtin_ctzll(sleepers);
 
