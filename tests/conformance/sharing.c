@@ -126,6 +126,22 @@ SHARED(each_to_one, each_to_one_send, each_to_one_recv)
 
 /* ---- one that is busy ----------------------------------------------------------------------------------------------- */
 
+/* Sends and receives from *@n on, as long as somebody else's messages leave room. */
+static int pass_until_full(struct world *w, struct ends *e, uint32_t *n) {
+        struct psyne_msg m;
+        int r;
+
+        while ((r = psyne_claim(e->p, 20, PSYNE_NOWAIT, &m)) == 0) {
+                m.type = *n;
+                pattern_fill(m.data, 20, *n);
+                MUST_BE(psyne_commit(e->p, &m), 0);
+                RECEIVE(e, *n, 20);
+                ++*n;
+        }
+        MUST_BE(r, -EAGAIN);
+        return 0;
+}
+
 /* Holding one, it keeps nothing else from the others but the ring behind it. */
 static int busy(struct world *w) {
         struct psyne_consumer *slow;
@@ -138,17 +154,7 @@ static int busy(struct world *w) {
         MUST_BE(open_member(e.ch, 1, 4, PSYNE_WAIT_DEFAULT, &e.c), 0);
         SEND(&e, 0, 20);
         MUST_BE(psyne_recv(slow, &held, PSYNE_NOWAIT), 0);
-        for (;; n++) {
-                int r = psyne_claim(e.p, 20, PSYNE_NOWAIT, &m);
-
-                if (r == -EAGAIN)
-                        break;
-                MUST_BE(r, 0);
-                m.type = n;
-                pattern_fill(m.data, 20, n);
-                MUST_BE(psyne_commit(e.p, &m), 0);
-                RECEIVE(&e, n, 20);
-        }
+        MUST_BE(pass_until_full(w, &e, &n), 0);
         MUST_BE(n, 4096 / 64 - 1); /* all of the ring but one cell */
         MUST_REFUSE(psyne_recv(e.c, &m, PSYNE_NOWAIT), -EAGAIN);
         MUST(pattern_is(held.data, 20, 0));
@@ -165,7 +171,7 @@ SHARED(busy_member, busy, NULL)
 /* Several taken at once keep their place in the ring until the last is given back, however the first were. */
 static int parts(struct world *w) {
         struct psyne_consumer *slow;
-        struct psyne_msg m, some[4];
+        struct psyne_msg some[4];
         struct ends e = {0};
         uint32_t n = 0;
 
@@ -173,8 +179,7 @@ static int parts(struct world *w) {
         MUST_BE(open_member(e.ch, 4, 8, PSYNE_WAIT_DEFAULT, &slow), 0);
         MUST_BE(open_member(e.ch, 1, 4, PSYNE_WAIT_DEFAULT, &e.c), 0);
         for (unsigned round = 0; round < 2; round++) {
-                uint32_t first = n, sent = 4;
-                int r;
+                uint32_t first = n;
 
                 while (n < first + 4) {
                         SEND(&e, n, 20);
@@ -187,17 +192,8 @@ static int parts(struct world *w) {
                         MUST_BE(psyne_release(slow, &some[0]), 0);
                 else
                         MUST_BE(psyne_release_n(slow, some, 1), 1);
-                for (;; n++, sent++) {
-                        r = psyne_claim(e.p, 20, PSYNE_NOWAIT, &m);
-                        if (r == -EAGAIN)
-                                break;
-                        MUST_BE(r, 0);
-                        m.type = n;
-                        pattern_fill(m.data, 20, n);
-                        MUST_BE(psyne_commit(e.p, &m), 0);
-                        RECEIVE(&e, n, 20);
-                }
-                MUST_BE(sent, 4096 / 64 - 1); /* all of the ring but one cell */
+                MUST_BE(pass_until_full(w, &e, &n), 0);
+                MUST_BE(n - first, 4096 / 64 - 1); /* all of the ring but one cell */
                 MUST_BE(psyne_recv(slow, &some[2], PSYNE_NOWAIT), 0);
                 MUST_BE(psyne_recv(slow, &some[3], PSYNE_NOWAIT), 0);
                 for (uint32_t i = 1; i < 4; i++)
