@@ -36,6 +36,8 @@ static void consumer_leave(struct psyne_consumer *c) {
 void consumer_after_fork_child(struct psyne_consumer *c) {
         static const uint64_t no_waiters;
 
+        if (c->endpoint.bell)
+                bell_after_fork_child(c->endpoint.bell);
         walk_none(c);
         c->n_walk = 0; /* nothing to poll: the rings are out of reach */
         c->rx.hot.waiters = &no_waiters;
@@ -245,38 +247,86 @@ static int spin_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event,
         }
 }
 
-/* G. 0 = look again; 1 = look again, and if there is something, no wake told us; -EINTR. */
-static int sleep_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event) {
-        struct layout_header *h = c->channel->view.header;
-        struct layout_member *m = c->shared;
-        uint64_t bit = 1ull << c->index;
-        int64_t now = clock_ns(), until = now + (c->is_shared ? BACKSTOP_SHARED_NS : BACKSTOP_NS);
-        bool backstop = until < w->deadline_ns;
-        int r = 0;
+/* Without taking anything: 0 = a receive would wait. */
+enum ready consumer_ready(struct psyne_consumer *c) {
+        struct psyne_msg m;
+        int r;
 
-        if (!backstop)
-                until = w->deadline_ns;
+        if (c->told_later)
+                return READY_GO;
+        /* In a shared group what is taken is taken from the others: only who comes for it may do so. */
+        if (c->is_shared) {
+                r = walk_refresh(c);
+                if (r == 0 && walk_ready(c) >= 0)
+                        return READY_GO;
+                if (r < 0)
+                        c->told_later = r;
+        }
+        r = c->told_later ? 0 : consumer_look(c, &m);
+        switch (r) {
+        case 0:
+                if (!c->told_later)
+                        consumer_untake(c, &m);
+                return READY_GO;
+        case -EAGAIN:
+                return READY_NOT;
+        case -ESHUTDOWN:
+                return READY_STOPPED;
+        case -EPIPE:
+                return READY_GONE;
+        case -EBADMSG:
+                c->told_later = r; /* the lane was set aside: nothing says it a second time */
+                return READY_GO;
+        default:
+                return READY_GO;
+        }
+}
+
+/* The first half of G: to sleep until @deadline_ns at most. The barrier and the second look are the caller's. */
+void consumer_lie_down(struct psyne_consumer *c, int64_t deadline_ns, struct rest *rest) {
+        struct layout_member *m = c->shared;
+        int64_t now = clock_ns();
+
+        rest->until_ns = now + (c->is_shared ? BACKSTOP_SHARED_NS : BACKSTOP_NS);
+        rest->must = c->is_shared;
+        rest->backstop = rest->until_ns < deadline_ns;
+        if (!rest->backstop)
+                rest->until_ns = deadline_ns;
         /* We fence because we may not call membarrier; a producer that has not heard of it yet does not. And who is in
          * front of our group may not know yet. */
         if (((!process_has_membarrier() && service_handshaking(c->channel)) || (c->follows >= 0 && !stage_is_heard(c))) &&
-                now + FENCE_NAP_NS < until) {
-                until = now + FENCE_NAP_NS;
-                backstop = false;
+                now + FENCE_NAP_NS < rest->until_ns) {
+                rest->until_ns = now + FENCE_NAP_NS;
+                rest->must = true;
+                rest->backstop = false;
         }
         __atomic_store_n(&m->sleeping_since_ns, (uint64_t)now, __ATOMIC_RELAXED);
         __atomic_store_n(&m->sleep_generation, m->sleep_generation + 1, __ATOMIC_RELEASE);
-        __atomic_fetch_or(&h->sleepers, bit, __ATOMIC_SEQ_CST); /* G */
+        __atomic_fetch_or(&c->channel->view.header->sleepers, 1ull << c->index, __ATOMIC_SEQ_CST); /* G */
         FAULT_POINT("consumer.asleep");
+}
+
+void consumer_get_up(struct psyne_consumer *c) {
+        __atomic_fetch_and(&c->channel->view.header->sleepers, ~(1ull << c->index), __ATOMIC_SEQ_CST);
+        __atomic_store_n(&c->shared->sleeping_since_ns, 0, __ATOMIC_RELAXED);
+}
+
+/* 0 = look again; 1 = look again, and if there is something, no wake told us; -EINTR. */
+static int sleep_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event) {
+        struct layout_member *m = c->shared;
+        struct rest rest;
+        int r = 0;
+
+        consumer_lie_down(c, w->deadline_ns, &rest);
         wake_barrier_heavy(c->channel);
         if (walk_ready(c) < 0) { /* a lane that joined since has raised the event word */
-                r = park_wait(&m->event, event, until);
+                r = park_wait(&m->event, event, rest.until_ns);
                 if (r == 0 && __atomic_load_n(&m->event, __ATOMIC_RELAXED) != event)
                         count(&m->wakes_received, 1);
         }
-        __atomic_fetch_and(&h->sleepers, ~bit, __ATOMIC_SEQ_CST);
-        __atomic_store_n(&m->sleeping_since_ns, 0, __ATOMIC_RELAXED);
+        consumer_get_up(c);
         if (r == -ETIME)
-                return backstop && __atomic_load_n(&m->event, __ATOMIC_ACQUIRE) == event;
+                return rest.backstop && __atomic_load_n(&m->event, __ATOMIC_ACQUIRE) == event;
         return r == -EINTR ? r : 0;
 }
 
@@ -371,12 +421,34 @@ static bool poll_recv(struct psyne_consumer *c, struct psyne_msg *ret) {
         return false;
 }
 
+/* The first receive after a sleep elsewhere. One that finds nothing and does not wait leaves everything as it is. */
+static int recv_armed(struct psyne_consumer *c, struct psyne_msg *ret, int64_t timeout_ns) {
+        int r;
+
+        r = consumer_enter(c);
+        if (r < 0)
+                return r;
+        if (timeout_ns != PSYNE_NOWAIT)
+                endpoint_disarm(&c->endpoint);
+        if (c->told_later) {
+                r = error_set(c->told_later, "a lane of %s was damaged, and set aside", c->channel->uri);
+                c->told_later = 0;
+        } else
+                r = recv_locked(c, ret, timeout_ns);
+        if (r != -EAGAIN)
+                endpoint_disarm(&c->endpoint);
+        consumer_leave(c);
+        return r == -EAGAIN ? error_set(r, "nothing there") : r;
+}
+
 int psyne_recv_slow(struct psyne_consumer *c, struct psyne_msg *ret, int64_t timeout_ns) {
         uint32_t wait;
         int r;
 
         if (!c || !ret)
                 return error_set(-EINVAL, "psyne_recv: no consumer or no message");
+        if (c->endpoint.armed || c->told_later)
+                return recv_armed(c, ret, timeout_ns);
         if (c->is_shared && share_take_quick(c, ret))
                 return 0;
         wait = __atomic_load_n(&c->endpoint.wait, __ATOMIC_RELAXED);
@@ -549,6 +621,7 @@ int psyne_consumer_close(struct psyne_consumer *c) {
                                 break;
                         }
                 pthread_mutex_unlock(&ch->lock);
+                endpoint_close(&c->endpoint);
                 walk_leave(c);
                 if (c->copies)
                         behind_end(c);
@@ -557,6 +630,7 @@ int psyne_consumer_close(struct psyne_consumer *c) {
                 __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
                 membership_changed(ch);
         }
+        bell_free(c->endpoint.bell);
         behind_close(c);
         free(c->self.starts);
         free(c->lanes);
@@ -567,12 +641,4 @@ int psyne_consumer_close(struct psyne_consumer *c) {
 
 struct psyne_endpoint *psyne_consumer_endpoint(struct psyne_consumer *c) {
         return c ? &c->endpoint : NULL;
-}
-
-/* [any thread] Changes how an endpoint waits, from its next wait on. -EINVAL. */
-int psyne_set_wait(struct psyne_endpoint *e, enum psyne_wait wait) {
-        if (!e || wait > PSYNE_WAIT_BLOCK)
-                return error_set(-EINVAL, "psyne_set_wait: no endpoint or unknown strategy");
-        __atomic_store_n(&e->wait, wait == PSYNE_WAIT_DEFAULT ? PSYNE_WAIT_HYBRID : wait, __ATOMIC_RELAXED);
-        return 0;
 }

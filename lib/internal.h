@@ -22,6 +22,7 @@
 #include "shm/layout.h"
 #include "shm/segment.h"
 #include "shm/shared.h"
+#include "uring/bell.h"
 #include "uring/park.h"
 
 #define GROUP_DEFAULT "default" /* of every mode but broadcast, from creation on */
@@ -72,9 +73,22 @@ struct psyne_channel {
         void *service_state;
 };
 
+/* What an endpoint that is about to sleep goes by. */
+struct rest {
+        uint32_t event;             /* its event word, read before the look that found nothing */
+        int64_t until_ns;           /* it looks again then, woken or not */
+        bool must;                  /* nobody promises a wake before that */
+        bool backstop;              /* ... because nobody should have to: what is found then was not told */
+};
+
 struct psyne_endpoint {
         bool is_producer;
         uint32_t wait;              /* enum psyne_wait, atomic */
+        /* arm.c */
+        bool armed;                 /* its bit stands, while the thread is not in a call of ours */
+        uint32_t in_flight;         /* requests of it in a ring of the caller's */
+        struct rest rest;           /* while it is armed */
+        struct bell *bell;          /* NULL: not asked for yet */
 };
 
 /* One waker's memory of whom it woke: at most one wake per sleeper and sleep (wake.c). */
@@ -93,6 +107,7 @@ struct psyne_producer {
         void *on_full_ctx;
         uint32_t busy;              /* atomic: a thread is inside a slow call */
         bool drop;                  /* the last claim found no room, and drops */
+        uint64_t asked;             /* bytes in the ring that the last claim without room needed */
         struct wake_memory memory;
         int64_t eject_at;           /* while it waits for room: when a group will have been in the way for too long */
         struct {
@@ -166,6 +181,7 @@ struct psyne_consumer {
 
         uint32_t held_max;
         uint32_t busy;
+        int told_later;             /* an error that a look for readiness met: the next receive's */
         bool had_producer;          /* since it opened, also one that came and left before it looked */
         uint64_t opened_at;         /* lanes_generation then; lanes of a higher order joined later */
         uint64_t received_before;   /* when it last found nothing */
@@ -304,6 +320,22 @@ struct waiter {
         uint32_t polls;
 };
 void waiter_init(struct waiter *w, const struct psyne_endpoint *e, int64_t timeout_ns);
+
+/* arm.c: an endpoint that sleeps outside our calls. */
+enum ready { READY_NOT, READY_GO, READY_STOPPED, READY_GONE }; /* what the next call would do, other than wait */
+enum ready endpoint_ready(struct psyne_endpoint *e);
+bool endpoint_lie_down(struct psyne_endpoint *e); /* sets its bit; false: it is ready */
+bool endpoint_second_look(struct psyne_endpoint *e); /* behind the barrier: true = it may be ready */
+void endpoint_disarm(struct psyne_endpoint *e);
+void endpoint_close(struct psyne_endpoint *e);
+struct psyne_channel *endpoint_channel(const struct psyne_endpoint *e);
+enum ready consumer_ready(struct psyne_consumer *c);
+void consumer_lie_down(struct psyne_consumer *c, int64_t deadline_ns, struct rest *rest);
+void consumer_get_up(struct psyne_consumer *c);
+enum ready producer_ready(struct psyne_producer *p);
+void producer_lie_down(struct psyne_producer *p, uint64_t ask, struct rest *rest);
+void producer_get_up(struct psyne_producer *p);
+uint64_t producer_wanted(const struct psyne_producer *p);
 
 /* service.c (ipc) */
 int service_join(struct psyne_channel *ch);

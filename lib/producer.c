@@ -35,6 +35,8 @@ static void producer_leave(struct psyne_producer *p) {
 }
 
 void producer_after_fork_child(struct psyne_producer *p) {
+        if (p->endpoint.bell)
+                bell_after_fork_child(p->endpoint.bell);
         /* No room for the inline claim, no claim that the inline commit could match. */
         p->tx.hot.limit = p->tx.hot.head;
         p->tx.hot.token = 1;
@@ -269,13 +271,36 @@ static int spin_for(struct psyne_producer *p, struct waiter *w, uint64_t wanted,
         }
 }
 
-/* G/I for producers. 0 = look again, -EINTR. */
-static int sleep_for(struct psyne_producer *p, struct waiter *w, uint64_t wanted, uint32_t event) {
-        struct layout_header *h = p->channel->view.header;
+/* The first half of I: to sleep for @ask. The barrier and the second look are the caller's. */
+void producer_lie_down(struct psyne_producer *p, uint64_t ask, struct rest *rest) {
         struct layout_lane *l = p->tx.shared;
-        uint64_t bit = 1ull << p->tx.index, ask = wanted;
-        int64_t now = clock_ns(), until = now + BACKSTOP_NS, nap = 0;
-        bool backstop;
+        int64_t now = clock_ns();
+
+        rest->until_ns = now + BACKSTOP_NS;
+        rest->must = p->eject_at < CLOCK_FOREVER && p->eject_at != 0;
+        rest->backstop = true;
+        if (rest->must && p->eject_at < rest->until_ns) {
+                rest->until_ns = p->eject_at;
+                rest->backstop = false;
+        }
+        __atomic_store_n(&l->wanted, ask, __ATOMIC_RELAXED);
+        __atomic_store_n(&l->sleeping_since_ns, (uint64_t)now, __ATOMIC_RELAXED);
+        __atomic_store_n(&l->sleep_generation, l->sleep_generation + 1, __ATOMIC_RELEASE);
+        __atomic_fetch_or(&p->channel->view.header->waiters, 1ull << p->tx.index, __ATOMIC_SEQ_CST); /* I */
+        FAULT_POINT("producer.asleep");
+}
+
+void producer_get_up(struct psyne_producer *p) {
+        __atomic_fetch_and(&p->channel->view.header->waiters, ~(1ull << p->tx.index), __ATOMIC_SEQ_CST);
+        __atomic_store_n(&p->tx.shared->sleeping_since_ns, 0, __ATOMIC_RELAXED);
+}
+
+/* 0 = look again, -EINTR. */
+static int sleep_for(struct psyne_producer *p, struct waiter *w, uint64_t wanted, uint32_t event) {
+        struct layout_lane *l = p->tx.shared;
+        uint64_t ask = wanted;
+        struct rest rest;
+        int64_t nap = CLOCK_FOREVER;
         int r = 0;
 
         /* A reader that frees one record at a time should not wake us for each: ask for an eighth of the ring at
@@ -284,31 +309,41 @@ static int sleep_for(struct psyne_producer *p, struct waiter *w, uint64_t wanted
                 uint64_t eighth = wanted + (p->tx.hot.mask + 1) / 8;
 
                 ask = (int64_t)(eighth - p->tx.hot.tail) > 0 ? p->tx.hot.tail : eighth;
-                nap = now + FIRST_NAP_NS;
+                nap = clock_ns() + FIRST_NAP_NS;
         }
-        __atomic_store_n(&l->wanted, ask, __ATOMIC_RELAXED);
-        __atomic_store_n(&l->sleeping_since_ns, (uint64_t)now, __ATOMIC_RELAXED);
-        __atomic_store_n(&l->sleep_generation, l->sleep_generation + 1, __ATOMIC_RELEASE);
-        __atomic_fetch_or(&h->waiters, bit, __ATOMIC_SEQ_CST); /* I */
-        FAULT_POINT("producer.asleep");
+        if (w->deadline_ns < nap)
+                nap = w->deadline_ns;
+        producer_lie_down(p, ask, &rest);
         wake_barrier_heavy(p->channel);
         if (!is_free(p, wanted, true)) {
-                if (nap && nap < until)
-                        until = nap;
-                backstop = until < w->deadline_ns && until < p->eject_at && !nap;
-                if (p->eject_at < until)
-                        until = p->eject_at;
-                if (w->deadline_ns < until)
-                        until = w->deadline_ns;
-                r = park_wait(&l->event, event, until);
-                if (r == -ETIME && backstop && is_free(p, wanted, true))
+                r = park_wait(&l->event, event, nap < rest.until_ns ? nap : rest.until_ns);
+                if (r == -ETIME && rest.backstop && nap > rest.until_ns && is_free(p, wanted, true))
                         count(&l->backstop_hits, 1);
                 else if (r == 0 && __atomic_load_n(&l->event, __ATOMIC_RELAXED) != event)
                         count(&l->wakes_received, 1);
         }
-        __atomic_fetch_and(&h->waiters, ~bit, __ATOMIC_SEQ_CST);
-        __atomic_store_n(&l->sleeping_since_ns, 0, __ATOMIC_RELAXED);
+        producer_get_up(p);
         return r == -EINTR ? r : 0;
+}
+
+/* What has to be free for the claim that found no room last, or for the smallest there is. */
+uint64_t producer_wanted(const struct psyne_producer *p) {
+        uint64_t least = 2 * p->tx.hot.align;
+
+        return p->tx.hot.head + (p->asked > least ? p->asked : least) - (p->tx.hot.mask + 1);
+}
+
+/* Would a claim of that size wait? */
+enum ready producer_ready(struct psyne_producer *p) {
+        uint64_t wanted = producer_wanted(p);
+
+        if (channel_stop_state(p->channel))
+                return READY_STOPPED;
+        if (is_free(p, wanted, true) || (eject_stalled(p, wanted) && is_free(p, wanted, true)))
+                return READY_GO;
+        if (reader_gone(p) || __atomic_load_n(&p->tx.shared->state, __ATOMIC_ACQUIRE) == LAYOUT_DAMAGED)
+                return is_free(p, wanted, true) ? READY_GO : READY_GONE;
+        return READY_NOT;
 }
 
 /*
@@ -376,7 +411,7 @@ static int claim_locked(struct psyne_producer *p, size_t bytes, int64_t timeout_
         if (bytes > h->bytes_max)
                 return error_set(-EMSGSIZE, "%zu bytes can never fit, the largest message is %llu", bytes,
                         (unsigned long long)h->bytes_max);
-        p->tx.need = need = psyne_lane_stride(bytes, h->align) + h->align;
+        p->tx.need = p->asked = need = psyne_lane_stride(bytes, h->align) + h->align;
         lane_tx_refresh(&p->tx, false);
         if (psyne_lane_claim(h, bytes, ret))
                 return 0;
@@ -414,7 +449,13 @@ int psyne_claim_slow(struct psyne_producer *p, size_t bytes, int64_t timeout_ns,
         if (r < 0)
                 return r;
         p->drop = false;
+        if (timeout_ns != PSYNE_NOWAIT)
+                endpoint_disarm(&p->endpoint);
         r = claim_locked(p, bytes, timeout_ns, ret);
+        if (r != -EAGAIN)
+                endpoint_disarm(&p->endpoint);
+        if (r == 0)
+                p->asked = 0;
         p->tx.need = 0;
         producer_leave(p);
         return r;
@@ -597,6 +638,7 @@ int psyne_flush(struct psyne_producer *p, int64_t timeout_ns) {
         r = producer_enter(p);
         if (r < 0)
                 return r;
+        endpoint_disarm(&p->endpoint); /* a wait of its own */
         r = is_free(p, p->tx.hot.tail, true) ? 0 : wait_free(p, p->tx.hot.tail, timeout_ns, true, false);
         producer_leave(p);
         return r;
@@ -639,6 +681,7 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                         return r;
                 lane = p->tx.index;
                 l = p->tx.shared;
+                endpoint_close(&p->endpoint);
                 lane_tx_abort_all(&p->tx);
                 linger(p);
                 lane_tx_refresh(&p->tx, true);
@@ -684,6 +727,7 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                 membership_prune_lanes(ch);
                 pthread_mutex_unlock(&ch->lock);
         }
+        bell_free(p->endpoint.bell);
         free(p);
         channel_unref(ch);
         return (int64_t)unread;

@@ -42,7 +42,7 @@ static bool wake_member(struct layout_member *m, uint32_t i, struct wake_memory 
         FAULT_POINT("wake.before");
         __atomic_fetch_add(&m->event, 1, __ATOMIC_RELEASE);
         FAULT_POINT("wake.between");
-        (void)park_wake(&m->event, 1);
+        (void)park_wake(&m->event, INT_MAX); /* all are its own: a ring's of it that waits must not take another's */
         return true;
 }
 
@@ -148,7 +148,7 @@ void wake_producers(struct psyne_consumer *c) {
                         continue;
                 c->memory.woken[i] = generation;
                 __atomic_fetch_add(&l->event, 1, __ATOMIC_RELEASE);
-                (void)park_wake(&l->event, 1);
+                (void)park_wake(&l->event, INT_MAX);
                 __atomic_store_n(&c->shared->wakes_sent, c->shared->wakes_sent + 1, __ATOMIC_RELAXED);
         }
         if (c->gates)

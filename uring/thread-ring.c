@@ -20,6 +20,11 @@ int thread_ring_init(struct thread_ring *ret, enum thread_ring_owner owner) {
         struct thread_ring r = THREAD_RING_NULL;
         int err = -EINVAL;
 
+        if (owner == THREAD_RING_TELLS) {
+                err = io_uring_queue_init(THREAD_RING_ENTRIES, &r.uring, thread_ring_setups[0] | IORING_SETUP_TASKRUN_FLAG);
+                if (err == -EINVAL)
+                        return -EOPNOTSUPP;
+        }
         for (unsigned i = 0; i < sizeof(thread_ring_setups) / sizeof(*thread_ring_setups) && err == -EINVAL; ++i)
                 err = io_uring_queue_init(THREAD_RING_ENTRIES, &r.uring, thread_ring_setups[i]);
         if (err < 0)

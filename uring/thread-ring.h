@@ -28,6 +28,7 @@ enum thread_ring_owner {
         THREAD_RING_PINNED, /* used and deinitialised by the thread that made it: its fd is registered, saving a look-up
                              */
         THREAD_RING_MOVABLE, /* may be deinitialised by another thread, but is still used by one only */
+        THREAD_RING_TELLS, /* that, and thread_ring_has_work() says whether something completed. -EOPNOTSUPP before 6.1 */
 };
 
 int thread_ring_init(struct thread_ring *r, enum thread_ring_owner owner);
@@ -46,6 +47,12 @@ int thread_ring_enter(struct thread_ring *r, unsigned n_complete, int64_t timeou
 static inline struct io_uring_sqe *thread_ring_entry(struct thread_ring *r) {
         /* The tail is ours alone, and so a plain load of the shared word is our own last store. */
         return &r->uring.sq.sqes[(*r->uring.sq.ktail + r->n_prepared++) & r->uring.sq.ring_mask];
+}
+
+/* Something completed: it is in the queue, or the next enter with @n_complete > 0 puts it there. THREAD_RING_TELLS. */
+static inline bool thread_ring_has_work(const struct thread_ring *r) {
+        return __atomic_load_n(r->uring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN ||
+                __atomic_load_n(r->uring.cq.ktail, __ATOMIC_ACQUIRE) != *r->uring.cq.khead;
 }
 
 /* Takes the oldest completion out. False when there is none. */

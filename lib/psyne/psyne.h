@@ -36,6 +36,8 @@ extern "C" {
 enum { PSYNE_NOWAIT = 0, PSYNE_FOREVER = -1 };
 
 struct iovec;
+struct io_uring_cqe;
+struct io_uring_sqe;
 struct psyne_channel;
 struct psyne_consumer;
 struct psyne_endpoint;
@@ -194,6 +196,13 @@ struct psyne_pipeline *psyne_pipeline_free(struct psyne_pipeline *p);
 struct psyne_endpoint *psyne_producer_endpoint(struct psyne_producer *p);
 struct psyne_endpoint *psyne_consumer_endpoint(struct psyne_consumer *c);
 int psyne_set_wait(struct psyne_endpoint *e, enum psyne_wait wait); /* [any] takes effect at the next wait */
+/* In an event loop: arm, sleep until the descriptor is readable, receive (or claim) until -EAGAIN, arm again. */
+int psyne_fd(struct psyne_endpoint *e);     /* the endpoint's; for poll and epoll only */
+int psyne_arm(struct psyne_endpoint *e);    /* 1 = ready already, do not sleep; 0 = the descriptor will tell */
+int psyne_disarm(struct psyne_endpoint *e);
+/* In the caller's own io_uring. */
+int psyne_arm_sqe(struct psyne_endpoint *e, struct io_uring_sqe *sqe);         /* 1 = ready already, completes at once */
+int psyne_complete(struct psyne_endpoint *e, const struct io_uring_cqe *cqe);  /* 1 = ready, 0 = arm again */
 
 /* ---- watching: struct contents in psyne/info.h ------------------------------------------------------------------- */
 struct psyne_info;

@@ -27,6 +27,10 @@ for example in "$src"/lib/examples/*.c; do
         lines=$(grep -c . "$example")
         [ "$lines" -le "$([ "$name" = pipeline.c ] && echo 36 || echo 24)" ] || { echo "lib/examples/$name has $lines lines: too many for twenty" >&2; exit 1; }
 done
+for example in "$src"/lib/examples/loops/*.c; do
+        lines=$(grep -c . "$example")
+        [ "$lines" -lt 60 ] || { echo "$example has $lines lines: too many for an example" >&2; exit 1; }
+done
 [ $# -ge 4 ] || exit 0
 timeout 20 "$4" >"$work/got"
 printf '%s\n' 0 4 16 36 64 | diff - "$work/got"
