@@ -32,7 +32,7 @@ struct psyne_channel *endpoint_channel(const struct psyne_endpoint *e) {
         return e->is_producer ? producer_of(x)->channel : consumer_of(x)->channel;
 }
 
-static uint32_t *event_of(struct psyne_endpoint *e) {
+uint32_t *endpoint_event(struct psyne_endpoint *e) {
         return e->is_producer ? &producer_of(e)->tx.shared->event : &consumer_of(e)->shared->event;
 }
 
@@ -75,7 +75,7 @@ static void go_short(struct psyne_endpoint *e) {
 }
 
 bool endpoint_lie_down(struct psyne_endpoint *e) {
-        uint32_t event = __atomic_load_n(event_of(e), __ATOMIC_ACQUIRE); /* before the look */
+        uint32_t event = __atomic_load_n(endpoint_event(e), __ATOMIC_ACQUIRE); /* before the look */
 
         if (endpoint_ready(e))
                 return false;
@@ -92,7 +92,7 @@ bool endpoint_lie_down(struct psyne_endpoint *e) {
 bool endpoint_second_look(struct psyne_endpoint *e) {
         bool there = e->is_producer ? producer_ready(producer_of(e)) != READY_NOT : walk_ready(consumer_of(e)) >= 0;
 
-        return there || __atomic_load_n(event_of(e), __ATOMIC_ACQUIRE) != e->rest.event;
+        return there || __atomic_load_n(endpoint_event(e), __ATOMIC_ACQUIRE) != e->rest.event;
 }
 
 void endpoint_disarm(struct psyne_endpoint *e) {
@@ -101,7 +101,7 @@ void endpoint_disarm(struct psyne_endpoint *e) {
         if (!e->armed)
                 return;
         e->armed = false;
-        if (e->rest.backstop && __atomic_load_n(event_of(e), __ATOMIC_ACQUIRE) == e->rest.event &&
+        if (e->rest.backstop && __atomic_load_n(endpoint_event(e), __ATOMIC_ACQUIRE) == e->rest.event &&
                 clock_ns() >= e->rest.until_ns && endpoint_second_look(e))
                 __atomic_store_n(hits, *hits + 1, __ATOMIC_RELAXED); /* one writer */
         if (e->is_producer)
@@ -111,7 +111,14 @@ void endpoint_disarm(struct psyne_endpoint *e) {
         go_short(e);
 }
 
+void endpoint_nudge(struct psyne_endpoint *e) {
+        __atomic_fetch_add(endpoint_event(e), 1, __ATOMIC_RELEASE);
+        (void)park_wake(endpoint_event(e), INT32_MAX);
+}
+
 void endpoint_close(struct psyne_endpoint *e) {
+        if (e->set)
+                waitset_forget(e->set, e);
         endpoint_disarm(e);
         e->bell = bell_free(e->bell);
 }
@@ -142,12 +149,12 @@ static void tell(struct psyne_endpoint *e) {
                 ch->uring == PSYNE_NEVER ? "" : why, ch->uring == PSYNE_NEVER ? "" : fix);
 }
 
-static int need_bell(struct psyne_endpoint *e) {
+int endpoint_need_bell(struct psyne_endpoint *e) {
         int r;
 
         if (e->bell)
                 return 0;
-        r = bell_new(&e->bell, event_of(e));
+        r = bell_new(&e->bell, endpoint_event(e));
         if (r < 0)
                 return error_set(r, "a descriptor for an endpoint of %s: %s", endpoint_channel(e)->uri, strerror(-r));
         tell(e);
@@ -175,7 +182,7 @@ int psyne_fd(struct psyne_endpoint *e) {
 
         if (r < 0)
                 return r;
-        r = need_bell(e);
+        r = endpoint_need_bell(e);
         if (r == 0)
                 r = bell_fd(e->bell);
         leave(e);
@@ -193,7 +200,7 @@ int psyne_arm(struct psyne_endpoint *e) {
 
         if (r < 0)
                 return r;
-        r = need_bell(e);
+        r = endpoint_need_bell(e);
         if (r == 0)
                 r = arm(e);
         if (r == 1)
@@ -249,9 +256,9 @@ int psyne_arm_sqe(struct psyne_endpoint *e, struct io_uring_sqe *sqe) {
         if (r == 1) {
                 if (users_ring_nothing(sqe) < 0)
                         r = -ENOTSUP;
-        } else if (e->rest.must || users_ring_wait(sqe, event_of(e), e->rest.event) < 0) {
+        } else if (e->rest.must || users_ring_wait(sqe, endpoint_event(e), e->rest.event) < 0) {
                 /* Only the bell keeps a time, or only it can wait for a word here. */
-                r = need_bell(e);
+                r = endpoint_need_bell(e);
                 if (r == 0)
                         r = bell_arm(e->bell, e->rest.event, e->rest.until_ns);
                 if (r == 0 && users_ring_poll(sqe, bell_fd(e->bell)) < 0)

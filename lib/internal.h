@@ -89,6 +89,7 @@ struct psyne_endpoint {
         uint32_t in_flight;         /* requests of it in a ring of the caller's */
         struct rest rest;           /* while it is armed */
         struct bell *bell;          /* NULL: not asked for yet */
+        struct psyne_waitset *set;  /* that it is in, or NULL */
 };
 
 /* One waker's memory of whom it woke: at most one wake per sleeper and sleep (wake.c). */
@@ -199,6 +200,7 @@ void process_unlock(void);
 struct psyne_channel *process_find(const char *name);   /* memory:// only; lock held */
 void process_add(struct psyne_channel *ch);
 void process_remove(struct psyne_channel *ch);
+unsigned process_forks(void);                           /* in this process's line: a handle from before is not ours */
 unsigned process_cpus(void);                            /* usable by this thread */
 
 /* channel.c */
@@ -327,7 +329,10 @@ enum ready endpoint_ready(struct psyne_endpoint *e);
 bool endpoint_lie_down(struct psyne_endpoint *e); /* sets its bit; false: it is ready */
 bool endpoint_second_look(struct psyne_endpoint *e); /* behind the barrier: true = it may be ready */
 void endpoint_disarm(struct psyne_endpoint *e);
+void endpoint_nudge(struct psyne_endpoint *e); /* it has to lie down anew */
 void endpoint_close(struct psyne_endpoint *e);
+uint32_t *endpoint_event(struct psyne_endpoint *e);
+int endpoint_need_bell(struct psyne_endpoint *e);
 struct psyne_channel *endpoint_channel(const struct psyne_endpoint *e);
 enum ready consumer_ready(struct psyne_consumer *c);
 void consumer_lie_down(struct psyne_consumer *c, int64_t deadline_ns, struct rest *rest);
@@ -336,6 +341,9 @@ enum ready producer_ready(struct psyne_producer *p);
 void producer_lie_down(struct psyne_producer *p, uint64_t ask, struct rest *rest);
 void producer_get_up(struct psyne_producer *p);
 uint64_t producer_wanted(const struct psyne_producer *p);
+
+/* waitset.c */
+void waitset_forget(struct psyne_waitset *w, struct psyne_endpoint *e); /* it closes */
 
 /* service.c (ipc) */
 int service_join(struct psyne_channel *ch);

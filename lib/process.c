@@ -21,6 +21,7 @@ static struct psyne_channel *registry;
 static pthread_once_t process_once = PTHREAD_ONCE_INIT;
 static int process_error;
 static bool have_membarrier;
+static unsigned forks;
 
 void process_lock(void) {
         pthread_mutex_lock(&registry_lock);
@@ -45,6 +46,7 @@ static void fork_parent(void) {
 }
 
 static void fork_child(void) {
+        forks++;
         park_after_fork_child();
         for (struct psyne_channel *ch = registry; ch; ch = ch->next) {
                 ch->forked = true;
@@ -80,6 +82,10 @@ int process_init(void) {
         if (process_error < 0)
                 return error_set(process_error, "pthread_atfork: %s", strerror(-process_error));
         return 0;
+}
+
+unsigned process_forks(void) {
+        return forks;
 }
 
 bool process_has_membarrier(void) {

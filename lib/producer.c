@@ -456,6 +456,8 @@ int psyne_claim_slow(struct psyne_producer *p, size_t bytes, int64_t timeout_ns,
                 endpoint_disarm(&p->endpoint);
         if (r == 0)
                 p->asked = 0;
+        if (r == -EAGAIN && p->endpoint.armed && __atomic_load_n(&p->tx.shared->wanted, __ATOMIC_RELAXED) != producer_wanted(p))
+                endpoint_nudge(&p->endpoint); /* it sleeps for another size than this one now */
         p->tx.need = 0;
         producer_leave(p);
         return r;

@@ -19,9 +19,26 @@ struct watch_sleep *watch_sleep_forget(struct watch_sleep *s) {
         return NULL;
 }
 
-int watch_sleep_until(struct watch_sleep *s, int epoll_fd, int64_t deadline_ns) {
+int watch_sleep_until(struct watch_sleep *s, int epoll_fd, int64_t deadline_ns, struct watch_event *ret, unsigned n,
+        unsigned *ret_n) {
         (void)s;
         (void)epoll_fd;
         (void)deadline_ns;
+        (void)ret;
+        (void)n;
+        (void)ret_n;
         return -ENOSYS;
+}
+
+int watch_sleep_word(struct watch_sleep *s, uint64_t tag, const uint32_t *word, uint32_t expected) {
+        (void)s;
+        (void)tag;
+        (void)word;
+        (void)expected;
+        return -ENOSYS;
+}
+
+void watch_sleep_cancel(struct watch_sleep *s, uint64_t tag) {
+        (void)s;
+        (void)tag;
 }

@@ -1,6 +1,7 @@
 /*
- * Sleeping in io_uring: one IORING_OP_POLL_ADD of the epoll fd. It stays armed over time-outs and signals and is only
- * prepared again once it has fired; arming looks at the epoll fd, so nothing that came in between is missed.
+ * Sleeping in io_uring: one IORING_OP_POLL_ADD of the epoll fd, and an IORING_OP_FUTEX_WAIT for each word. They stay armed
+ * over time-outs and signals and are only prepared again once they have fired; arming looks at the epoll fd, and at the
+ * word, so nothing that came in between is missed.
  */
 #include "uring/watch-sleep.h"
 
@@ -12,6 +13,10 @@
 #include "base/clock.h"
 #include "uring/compat.h"
 #include "uring/thread-ring.h"
+
+/* user_data of what is not a word. */
+#define SLEEP_POLL 0u
+#define SLEEP_CANCEL UINT64_MAX
 
 struct watch_sleep {
         struct thread_ring ring;
@@ -49,26 +54,65 @@ struct watch_sleep *watch_sleep_forget(struct watch_sleep *s) {
         return NULL;
 }
 
-int watch_sleep_until(struct watch_sleep *s, int epoll_fd, int64_t deadline_ns) {
+int watch_sleep_until(struct watch_sleep *s, int epoll_fd, int64_t deadline_ns, struct watch_event *ret, unsigned n,
+        unsigned *ret_n) {
         int64_t timeout_ns = -1;
         uint64_t user_data;
-        int r, result = 0;
+        int r, result, polled = -EINTR;
+        bool cancelled;
 
         if (deadline_ns != CLOCK_FOREVER) {
                 int64_t now_ns = clock_ns();
 
                 timeout_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0; /* one look even when it is past */
         }
-        if (!s->armed)
-                io_uring_prep_poll_add(thread_ring_entry(&s->ring), epoll_fd, POLLIN);
-        r = thread_ring_enter(&s->ring, 1, timeout_ns);
-        if (r < 0 && r != -EINTR)
-                return r;
-        s->armed = true;
-        if (r == -EINTR)
-                return deadline_ns != CLOCK_FOREVER && clock_ns() >= deadline_ns ? -ETIME : -EINTR;
+        do {
+                if (!s->armed)
+                        io_uring_prep_poll_add(thread_ring_entry(&s->ring), epoll_fd, POLLIN); /* user_data 0: SLEEP_POLL */
+                r = thread_ring_enter(&s->ring, 1, timeout_ns);
+                if (r < 0 && r != -EINTR)
+                        return r;
+                s->armed = true;
+                cancelled = false;
+                while (*ret_n < n && thread_ring_reap(&s->ring, &user_data, &result)) {
+                        if (user_data == SLEEP_POLL) {
+                                s->armed = false;
+                                polled = result < 0 ? result : 0;
+                        } else if (user_data == SLEEP_CANCEL)
+                                cancelled = true;
+                        else
+                                ret[(*ret_n)++] = (struct watch_event){.events = WATCH_WORD, .tag = user_data};
+                }
+        } while (cancelled && polled == -EINTR && !*ret_n); /* nobody waits for that */
+        if (polled == -EINTR && !*ret_n && deadline_ns != CLOCK_FOREVER && clock_ns() >= deadline_ns)
+                return -ETIME;
+        return polled;
+}
 
-        while (thread_ring_reap(&s->ring, &user_data, &result))
-                s->armed = false;
-        return result < 0 ? result : 0;
+/* Makes room for one more entry. */
+static int submit_some(struct watch_sleep *s) {
+        return s->ring.n_prepared + 2 < THREAD_RING_ENTRIES ? 0 : thread_ring_enter(&s->ring, 0, -1);
+}
+
+int watch_sleep_word(struct watch_sleep *s, uint64_t tag, const uint32_t *word, uint32_t expected) {
+        struct io_uring_sqe *sqe;
+        int r;
+
+        r = submit_some(s);
+        if (r < 0)
+                return r;
+        sqe = thread_ring_entry(&s->ring);
+        compat_prep_futex_wait(sqe, word, expected);
+        sqe->user_data = tag;
+        return 0;
+}
+
+void watch_sleep_cancel(struct watch_sleep *s, uint64_t tag) {
+        struct io_uring_sqe *sqe;
+
+        if (submit_some(s) < 0)
+                return;
+        sqe = thread_ring_entry(&s->ring);
+        compat_prep_cancel(sqe, tag);
+        sqe->user_data = SLEEP_CANCEL;
 }

@@ -7,6 +7,8 @@
 #define PSYNE_URING_WATCH_SLEEP_H
 #include <stdint.h>
 
+#include "uring/watch.h"
+
 struct watch_sleep;
 
 int watch_sleep_new(struct watch_sleep **ret);                 /* by the thread that will sleep */
@@ -14,7 +16,10 @@ struct watch_sleep *watch_sleep_free(struct watch_sleep *s);   /* any thread */
 struct watch_sleep *watch_sleep_forget(struct watch_sleep *s); /* in a forked child, instead of free */
 /*
  * 0: @epoll_fd has something, or had; -ETIME; -EINTR; -EEXIST: this is not the thread that made it. Always the same
- * @epoll_fd.
+ * @epoll_fd. Words that were woken, at most @n, are in @ret whatever it returns.
  */
-int watch_sleep_until(struct watch_sleep *s, int epoll_fd, int64_t deadline_ns);
+int watch_sleep_until(struct watch_sleep *s, int epoll_fd, int64_t deadline_ns, struct watch_event *ret, unsigned n,
+        unsigned *ret_n);
+int watch_sleep_word(struct watch_sleep *s, uint64_t tag, const uint32_t *word, uint32_t expected);
+void watch_sleep_cancel(struct watch_sleep *s, uint64_t tag);
 #endif

@@ -26,7 +26,9 @@ enum watch_engine {
 struct watch {
         int epoll_fd;
         int wake_fd; /* eventfd in the epoll set, its cookie is the address of this field, which no caller can have */
-        struct watch_sleep *sleep; /* touched by the waiting thread only */
+        struct watch_sleep *sleep; /* touched by the waiting thread only; and the next */
+        unsigned epoch;
+        bool worded; /* words were said */
         atomic_int engine;         /* written by the waiting thread, read by any */
 };
 
@@ -158,6 +160,7 @@ static int watch_collect(struct watch *w, struct watch_event *ret, unsigned n, i
 
 static void watch_decide(struct watch *w) {
         w->sleep = watch_sleep_free(w->sleep);
+        w->epoch++;
         if (park_uring_allowed() && watch_sleep_new(&w->sleep) == 0)
                 atomic_store_explicit(&w->engine, WATCH_URING, memory_order_relaxed);
         else
@@ -181,15 +184,27 @@ int watch_wait(struct watch *w, struct watch_event *ret, unsigned n, int64_t dea
 
         watch_prepare(w);
         while (w->sleep) {
-                r = watch_sleep_until(w->sleep, w->epoll_fd, deadline_ns);
+                unsigned words = 0;
+
+                r = watch_sleep_until(w->sleep, w->epoll_fd, deadline_ns, ret, n, &words);
+                if (words) {
+                        int fds = words < n ? watch_collect(w, ret + words, n - words, 0, &woken) : 0;
+
+                        return (int)words + (fds > 0 ? fds : 0);
+                }
                 if (r == -EEXIST) {
                         watch_decide(w);
+                        if (w->worded) /* they have to be said again */
+                                return -EINTR;
                 } else if (r == -ETIME) {
                         return 0;
                 } else if (r == -EINTR) {
                         return r;
-                } else if (r < 0) { /* no memory for a request: sleep without the ring, this time */
-                        break;
+                } else if (r < 0) { /* no memory for a request */
+                        w->epoch++;
+                        if (w->worded)
+                                return r;
+                        break; /* sleep without the ring, this time */
                 } else {
                         r = watch_collect(w, ret, n, 0, &woken);
                         if (r != 0 || woken)
@@ -198,4 +213,36 @@ int watch_wait(struct watch *w, struct watch_event *ret, unsigned n, int64_t dea
                 }
         }
         return watch_collect(w, ret, n, deadline_ns, &woken);
+}
+
+/*
+ * By the waiting thread: its next watch_wait() also ends when the word is woken or is not @expected, and reports @tag, which
+ * is not 0, once. Until then it stays, over any number of waits, for as long as watch_words_epoch() does not change.
+ * -ENOSYS: not in this kernel, or not on this machine; -EAGAIN, -ENOMEM: not now.
+ */
+int watch_word(struct watch *w, uint64_t tag, const uint32_t *word, uint32_t expected) {
+        int r;
+
+        watch_prepare(w);
+        if (!w->sleep || park_probe(NULL, NULL) != PARK_URING)
+                return -ENOSYS;
+        r = watch_sleep_word(w->sleep, tag, word, expected);
+        if (r == -EEXIST) { /* another thread's now */
+                watch_decide(w);
+                r = w->sleep ? watch_sleep_word(w->sleep, tag, word, expected) : -ENOSYS;
+        } else if (r < 0)
+                w->epoch++;
+        w->worded = true;
+        return r;
+}
+
+/* It may be reported all the same. */
+void watch_forget_word(struct watch *w, uint64_t tag) {
+        if (w->sleep)
+                watch_sleep_cancel(w->sleep, tag);
+}
+
+/* What was said before it changed has to be said again. */
+unsigned watch_words_epoch(const struct watch *w) {
+        return w->epoch;
 }

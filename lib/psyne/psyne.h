@@ -203,6 +203,29 @@ int psyne_disarm(struct psyne_endpoint *e);
 /* In the caller's own io_uring. */
 int psyne_arm_sqe(struct psyne_endpoint *e, struct io_uring_sqe *sqe);         /* 1 = ready already, completes at once */
 int psyne_complete(struct psyne_endpoint *e, const struct io_uring_cqe *cqe);  /* 1 = ready, 0 = arm again */
+/* Many endpoints, descriptors and timers in one wait. */
+enum { /* psyne_event.what */
+        PSYNE_EVENT_READABLE = 1,  /* a consumer: receive */
+        PSYNE_EVENT_WRITABLE = 2,  /* a producer: claim */
+        PSYNE_EVENT_STOPPED = 4,   /* either: the channel is, and a consumer has received all */
+        PSYNE_EVENT_PEER_GONE = 8, /* either: nobody is left on the other side, and a consumer has received all */
+        PSYNE_EVENT_FD = 16,
+        PSYNE_EVENT_TIMER = 32,
+};
+struct psyne_event {
+        void *ctx;
+        uint32_t what;
+        uint32_t poll_events; /* of a descriptor: EPOLLIN and so on */
+};
+struct psyne_waitset;
+int psyne_waitset_new(struct psyne_waitset **ret);
+struct psyne_waitset *psyne_waitset_free(struct psyne_waitset *w);
+int psyne_waitset_add(struct psyne_waitset *w, struct psyne_endpoint *e, void *ctx);
+int psyne_waitset_add_fd(struct psyne_waitset *w, int fd, uint32_t poll_events, void *ctx);
+int psyne_waitset_add_timer(struct psyne_waitset *w, int64_t in_ns, int64_t every_ns, void *ctx); /* every 0: once */
+int psyne_waitset_remove(struct psyne_waitset *w, void *ctx);
+int psyne_waitset_wait(struct psyne_waitset *w, struct psyne_event ret[], unsigned n, int64_t timeout_ns);
+int psyne_waitset_wake(struct psyne_waitset *w); /* [any][sig] a wait returns 0, the one in progress or the next */
 
 /* ---- watching: struct contents in psyne/info.h ------------------------------------------------------------------- */
 struct psyne_info;
