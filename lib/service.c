@@ -68,6 +68,7 @@ struct service {
         pthread_t thread;
         sem_t ready;                 /* the thread has all it needs: from here on it allocates for new peers only */
         bool threaded, stop;
+        int misplaced;               /* why the thread runs where its opener does, 0 = it does not */
         unsigned users;
         uint32_t ticks;              /* turns of the loop: everything that was readable before was handled */
         struct psyne_channel *channels[256];
@@ -484,12 +485,17 @@ static int service_new(bool threaded, struct service **ret) {
                 /* No signal of the application's may land here. */
                 sigfillset(&all);
                 pthread_sigmask(SIG_SETMASK, &all, &old);
-                /* The opener may be pinned beside its data; this thread keeps out of its way where the process may. */
+                /* The opener may be pinned beside its data; this thread keeps out of its way where the process may. Where
+                 * a filter refuses the placing, it is better there than nowhere. */
                 pthread_attr_init(&attr);
                 if (sched_getaffinity(getpid(), sizeof(cpus), &cpus) == 0)
                         (void)pthread_attr_setaffinity_np(&attr, sizeof(cpus), &cpus);
                 r = -pthread_create(&s->thread, &attr, service_run, s);
                 pthread_attr_destroy(&attr);
+                if (r == -EPERM || r == -ENOSYS) {
+                        s->misplaced = r;
+                        r = -pthread_create(&s->thread, NULL, service_run, s);
+                }
                 pthread_sigmask(SIG_SETMASK, &old, NULL);
                 if (r < 0) {
                         service_free(s);
@@ -537,6 +543,13 @@ int service_join(struct psyne_channel *ch) {
         if (r < 0) {
                 pthread_mutex_unlock(&service_lock);
                 return error_default(r, "listening for peers: %s", strerror(-r)); /* channel_free() leaves */
+        }
+        if (s->misplaced) {
+                char why[64];
+
+                snprintf(why, sizeof(why), "sched_setaffinity: %s", strerror(-s->misplaced));
+                layout_fact_set(&ch->view, LAYOUT_SCOPE_CHANNEL, 0, "thread", "process's CPUs", "its opener's CPUs", why,
+                        "allow sched_setaffinity in the seccomp profile");
         }
         FAULT_POINT("service.listening");
         /* Two that join at the same time: the one whose flag is set last sees the other's. */

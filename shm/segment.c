@@ -108,7 +108,7 @@ static int place(struct segment *s, const struct segment_wish *wish, struct segm
                                 strerror(-r));
                 snprintf(report->node_why, sizeof(report->node_why), "mbind to node %d: %s", report->node_wanted,
                         strerror(-r));
-                if (r == -EPERM)
+                if (r == -EPERM || r == -ENOSYS)
                         snprintf(report->node_fix, sizeof(report->node_fix), "allow mbind in the seccomp profile");
                 break;
         }
@@ -199,6 +199,7 @@ static void explain_hugetlb(int r, size_t bytes, struct segment_report *report) 
                 break;
         case -EPERM:
         case -EACCES:
+        case -ENOSYS: /* some profiles answer so */
                 snprintf(report->pages_why, sizeof(report->pages_why), "memfd_create with MFD_HUGETLB refused: %s",
                         strerror(-r));
                 snprintf(report->pages_fix, sizeof(report->pages_fix), "allow it in the seccomp profile");

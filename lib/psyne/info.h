@@ -9,7 +9,7 @@ extern "C" {
 
 /* One wish and its outcome. Every fallback is a row: `why` says what stood in the way, `fix` the command that helps. */
 struct psyne_fact {
-        char what[16];    /* "pages", "wake", "numa", "barrier", "ring" */
+        char what[16];    /* "pages", "wake", "fd", "numa", "barrier", "ring", "thread" */
         char whose[16];   /* "lane 0", "consumer 3", "channel" */
         char asked[24];
         char obtained[24];

@@ -1,15 +1,22 @@
 /*
- * The kernel says no, as a container's seccomp profile does: the same programs must pass, by another way, and the
- * facts must tell which and why.
+ * The kernel says no, as a container's seccomp profile, an old kernel or a limit does: the same programs must pass, by
+ * another way, and the facts must tell which and why. What is required all the same is refused, with a sentence.
  *
- *      deny WHAT -- PROGRAM ARGS...   runs the program under the filter
- *      deny WHAT                      looks at the facts under it
+ *      deny ROW -- PROGRAM ARGS...   runs the program under the refusal
+ *      deny ROW                      looks at the facts under it
+ *      deny list                     the rows, each a line
  *
- * WHAT: uring-eperm, uring-enosys, membarrier, hugetlb, mbind; none: no filter, to see that the facts differ.
+ * A row is a refused call and what the kernel answers (uring-eperm, membarrier-enosys), or a limit (memlock); none: no
+ * refusal, to see that the facts differ.
  */
+#include <fcntl.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "support/world.h"
@@ -17,99 +24,118 @@
 #ifndef MFD_HUGETLB
 #define MFD_HUGETLB 4U
 #endif
+struct denial {
+        const char *what;
+        int calls[4];             /* 0 ends */
+        const char *fact;         /* that tells; NULL: nothing is lost */
+        const char *not_obtained; /* what it must not say; NULL: it says that it does not know, and why */
+        const char *require;      /* what must be refused with -ENOTSUP; NULL: nothing asks for it */
+};
 
-static int refuse(scmp_filter_ctx f, int error, const int calls[], unsigned n) {
+static const struct denial denials[] = {
+        {"uring", {SCMP_SYS(io_uring_setup), SCMP_SYS(io_uring_enter), SCMP_SYS(io_uring_register)}, "wake", "io_uring",
+                "uring=require"},
+        {"membarrier", {SCMP_SYS(membarrier)}, "barrier", "membarrier", "barrier=membarrier"},
+        {"hugetlb", {SCMP_SYS(memfd_create)}, "pages", "2M hugetlb", "huge=require"},
+        {"mbind", {SCMP_SYS(mbind)}, "numa", NULL, "numa=require"},
+        {"pidfd", {SCMP_SYS(pidfd_open)}, NULL, NULL, NULL},
+        {"affinity", {SCMP_SYS(sched_setaffinity)}, "thread", "process's CPUs", NULL},
+        {"mlock", {SCMP_SYS(mlock), SCMP_SYS(mlock2), SCMP_SYS(mlockall)}, NULL, NULL, NULL},
+};
+static const struct {
+        const char *suffix;
+        int error;
+} answers[] = {{"eperm", EPERM}, {"enosys", ENOSYS}};
+#define N(a) (sizeof(a) / sizeof((a)[0]))
+
+static int filter(const struct denial *d, int error) {
+        scmp_filter_ctx f = seccomp_init(SCMP_ACT_ALLOW);
         int r = 0;
 
-        for (unsigned i = 0; i < n && r == 0; i++)
-                r = seccomp_rule_add(f, SCMP_ACT_ERRNO((unsigned)error), calls[i], 0);
-        return r;
-}
-
-static int deny(const char *what) {
-        static const int uring[] = {SCMP_SYS(io_uring_setup), SCMP_SYS(io_uring_enter), SCMP_SYS(io_uring_register)};
-        static const int membarrier[] = {SCMP_SYS(membarrier)}, mbind[] = {SCMP_SYS(mbind)};
-        scmp_filter_ctx f;
-        int r = -1;
-
-        if (!strcmp(what, "none"))
-                return 0;
-        f = seccomp_init(SCMP_ACT_ALLOW);
         if (!f)
                 return -1;
-        if (!strcmp(what, "uring-eperm"))
-                r = refuse(f, EPERM, uring, 3);
-        else if (!strcmp(what, "uring-enosys"))
-                r = refuse(f, ENOSYS, uring, 3);
-        else if (!strcmp(what, "membarrier"))
-                r = refuse(f, EPERM, membarrier, 1);
-        else if (!strcmp(what, "mbind"))
-                r = refuse(f, EPERM, mbind, 1);
-        else if (!strcmp(what, "hugetlb"))
-                r = seccomp_rule_add(f, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(memfd_create), 1,
-                        SCMP_A1(SCMP_CMP_MASKED_EQ, MFD_HUGETLB, MFD_HUGETLB));
+        for (unsigned i = 0; i < N(d->calls) && d->calls[i] && r == 0; i++)
+                if (!strcmp(d->what, "hugetlb")) /* others of its uses are not large pages */
+                        r = seccomp_rule_add(f, SCMP_ACT_ERRNO((unsigned)error), d->calls[i], 1,
+                                SCMP_A1(SCMP_CMP_MASKED_EQ, MFD_HUGETLB, MFD_HUGETLB));
+                else
+                        r = seccomp_rule_add(f, SCMP_ACT_ERRNO((unsigned)error), d->calls[i], 0);
         if (r == 0)
                 r = seccomp_load(f);
         seccomp_release(f);
         return r;
 }
 
-static const struct {
-        const char *what, *fact, *not_obtained;
-} rows[] = {
-        {"uring-eperm", "wake", "io_uring"},
-        {"uring-enosys", "wake", "io_uring"},
-        {"membarrier", "barrier", "membarrier"},
-        {"hugetlb", "pages", "2M hugetlb"},
-        {"mbind", "numa", NULL},
-};
+/* 0; -1: not to be had here; -2: no such row. *ret: what it denies, or NULL. */
+static int deny(const char *row, const struct denial **ret) {
+        struct rlimit limit = {64 << 10, 64 << 10};
 
-static int facts(const char *what) {
+        *ret = NULL;
+        if (!strcmp(row, "none"))
+                return 0;
+        if (!strcmp(row, "memlock"))
+                return setrlimit(RLIMIT_MEMLOCK, &limit);
+        for (unsigned i = 0; i < N(denials); i++)
+                for (unsigned k = 0; k < N(answers); k++) {
+                        size_t n = strlen(denials[i].what);
+
+                        if (strncmp(row, denials[i].what, n) || row[n] != '-' || strcmp(row + n + 1, answers[k].suffix))
+                                continue;
+                        *ret = &denials[i];
+                        return filter(&denials[i], answers[k].error);
+                }
+        return -2;
+}
+
+static int complain(const char *format, const char *what) {
+        printf(format, what);
+        printf(" (%s)\n", psyne_last_error());
+        return 1;
+}
+
+static int facts(const struct denial *d) {
         struct psyne_info info = {.struct_size = sizeof(info)};
         struct psyne_channel *ch;
         struct psyne_producer *p;
         struct psyne_consumer *c;
+        bool seen = !d || !d->fact;
+        char uri[64];
         int r = 0;
-        bool seen = !strcmp(what, "none");
 
         if (psyne_open("ipc://facts?size=4M", NULL, &ch) < 0 || psyne_producer_open(ch, NULL, &p) < 0 ||
-                psyne_consumer_open(ch, NULL, &c) < 0 || psyne_info(ch, &info) < 0) {
-                printf("%s\n", psyne_last_error());
-                return 1;
-        }
+                psyne_consumer_open(ch, NULL, &c) < 0 || psyne_fd(psyne_consumer_endpoint(c)) < 0 ||
+                psyne_info(ch, &info) < 0)
+                return complain("FAIL: %s", "it does not open");
         for (uint32_t i = 0; i < info.n_facts; i++) {
                 const struct psyne_fact *f = &info.facts[i];
 
                 printf("%-8s %-11s asked %-16s obtained %-16s %s%s%s\n", f->what, f->whose, f->asked, f->obtained, f->why,
                         f->fix[0] ? " -> " : "", f->fix);
-                for (size_t k = 0; k < sizeof(rows) / sizeof(rows[0]); k++) {
-                        if (strcmp(rows[k].what, what) || strcmp(rows[k].fact, f->what))
-                                continue;
-                        seen = true;
-                        if (rows[k].not_obtained && !strcmp(f->obtained, rows[k].not_obtained)) {
-                                printf("FAIL: %s was refused, and yet obtained\n", f->obtained);
-                                r = 1;
-                        }
-                        if (!f->why[0]) {
-                                printf("FAIL: the fact about %s does not say why\n", f->what);
-                                r = 1;
-                        }
-                }
+                if (!d || !d->fact || strcmp(d->fact, f->what))
+                        continue;
+                seen = true;
+                if (d->not_obtained && !strcmp(f->obtained, d->not_obtained))
+                        r = complain("FAIL: %s was refused, and yet obtained", f->obtained);
+                if (!f->why[0])
+                        r = complain("FAIL: the fact about %s does not say why", f->what);
         }
-        if (!seen) {
-                printf("FAIL: no fact about it\n");
-                r = 1;
-        }
-        /* An explicit wish that cannot be met is an error. */
-        if (!strncmp(what, "uring", 5)) {
-                struct psyne_channel *strict;
+        if (!seen)
+                r = complain("FAIL: no fact about %s", d->fact);
+        /* An explicit wish that cannot be met is an error, at the latest where it is needed. */
+        if (d && d->require) {
+                struct psyne_channel *strict = NULL;
+                struct psyne_producer *none;
+                int refused;
 
-                if (psyne_open("ipc://strict?size=4096&uring=require", NULL, &strict) != -ENOTSUP ||
-                        psyne_open("ipc://strict?size=4096&engine=uring", NULL, &strict) != -ENOTSUP) {
-                        printf("FAIL: io_uring was required and could not be had\n");
-                        r = 1;
-                } else
+                snprintf(uri, sizeof(uri), "ipc://strict?size=4M&%s", d->require);
+                refused = psyne_open(uri, NULL, &strict);
+                if (refused == 0)
+                        refused = psyne_producer_open(strict, NULL, &none);
+                if (refused != -ENOTSUP)
+                        r = complain("FAIL: %s could not be met, and was not refused", d->require);
+                else
                         printf("required: %s\n", psyne_last_error());
+                psyne_close(strict);
         }
         psyne_producer_close(p);
         psyne_consumer_close(c);
@@ -117,15 +143,82 @@ static int facts(const char *what) {
         return r;
 }
 
+/* A tmpfs with no room left: what is open goes on, what is opened is refused, and nothing is left behind. */
+static int full(void) {
+        struct psyne_channel *before = NULL, *after = NULL;
+        struct psyne_producer *p;
+        struct psyne_consumer *c;
+        struct psyne_msg m;
+        char dir[] = "/tmp/psyne-full.XXXXXX", inside[64], filler[64], block[4096] = "";
+        unsigned files;
+        int fd, r = 0;
+
+        if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || !mkdtemp(dir) ||
+                mount("tmpfs", dir, "tmpfs", 0, "size=512k") < 0) {
+                printf("SKIP: mounting a tmpfs of our own takes root\n");
+                return 77;
+        }
+        snprintf(inside, sizeof(inside), "%s/psyne", dir);
+        snprintf(filler, sizeof(filler), "%s/filler", dir);
+        if (mkdir(inside, 0700) < 0 || setenv("PSYNE_DIR", inside, 1) < 0 ||
+                psyne_open("ipc://before?size=64K", NULL, &before) < 0 || psyne_producer_open(before, NULL, &p) < 0 ||
+                psyne_consumer_open(before, NULL, &c) < 0)
+                return complain("FAIL: %s", "it does not open");
+        fd = open(filler, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+        while (write(fd, block, sizeof(block)) > 0)
+                ;
+        close(fd);
+        files = count_files(inside);
+        if (psyne_open("ipc://after", NULL, &after) != -ENOSPC)
+                r = complain("FAIL: %s", "a channel on a full tmpfs");
+        else
+                printf("refused: %s\n", psyne_last_error());
+        if (count_files(inside) != files)
+                r = complain("FAIL: %s", "the refused open left a file");
+        for (uint32_t i = 0; i < 10000 && !r; i++)
+                if (psyne_send(p, i, block, 1000, WATCHDOG_NS) < 0 || psyne_recv(c, &m, WATCHDOG_NS) < 0 || m.type != i ||
+                        psyne_release(c, &m) < 0)
+                        r = complain("FAIL: %s", "the channel that was open");
+        unlink(filler);
+        if (psyne_open("ipc://after", NULL, &after) < 0)
+                r = complain("FAIL: %s", "a channel once there is room again");
+        psyne_producer_close(p);
+        psyne_consumer_close(c);
+        psyne_close(before);
+        psyne_close(after);
+        umount(dir);
+        rmdir(dir);
+        return r;
+}
+
+static int list(void) {
+        for (unsigned i = 0; i < N(denials); i++)
+                for (unsigned k = 0; k < N(answers); k++)
+                        printf("%s-%s\n", denials[i].what, answers[k].suffix);
+        printf("memlock\n");
+        return 0;
+}
+
 int main(int argc, char **argv) {
+        const struct denial *d;
         char dir[64];
         int r;
 
         if (argc < 2) {
-                fprintf(stderr, "usage: deny WHAT [-- PROGRAM ARGS...]\n");
+                fprintf(stderr, "usage: deny ROW [-- PROGRAM ARGS...]\n");
                 return 2;
         }
-        if (deny(argv[1])) {
+        setvbuf(stdout, NULL, _IOLBF, 0);
+        if (!strcmp(argv[1], "list"))
+                return list();
+        if (!strcmp(argv[1], "full"))
+                return full();
+        r = deny(argv[1], &d);
+        if (r == -2) {
+                fprintf(stderr, "deny: no row %s\n", argv[1]);
+                return 2;
+        }
+        if (r < 0) {
                 printf("SKIP: no filter for %s to be had here\n", argv[1]);
                 return 77;
         }
@@ -136,7 +229,7 @@ int main(int argc, char **argv) {
         }
         if (private_dir(dir, sizeof(dir)) < 0)
                 return 77;
-        r = facts(argv[1]);
+        r = facts(d);
         remove_dir(dir);
         return r;
 }
