@@ -227,7 +227,7 @@ static int consumer_look(struct psyne_consumer *c, struct psyne_msg *ret) {
 }
 
 /* Polls. 0 = *ret is a message, -EAGAIN = an event came, or it no longer pays. */
-static int spin_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event, struct psyne_msg *ret) {
+static int poll_for_one(struct psyne_consumer *c, struct waiter *w, uint32_t event, struct psyne_msg *ret) {
         uint32_t polls = 0;
 
         for (;;) {
@@ -280,6 +280,15 @@ enum ready consumer_ready(struct psyne_consumer *c) {
         default:
                 return READY_GO;
         }
+}
+
+static int spin_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event, struct psyne_msg *ret) {
+        int r;
+
+        process_spinning(1);
+        r = poll_for_one(c, w, event, ret);
+        process_spinning(-1);
+        return r;
 }
 
 /* The first half of G: to sleep until @deadline_ns at most. The barrier and the second look are the caller's. */

@@ -202,6 +202,12 @@ void process_add(struct psyne_channel *ch);
 void process_remove(struct psyne_channel *ch);
 unsigned process_forks(void);                           /* in this process's line: a handle from before is not ours */
 unsigned process_cpus(void);                            /* usable by this thread */
+/* How long polling pays before a sleep: about what a sleep and a wake cost here. 0: there is no CPU to poll on. */
+int64_t process_spin_ns(void);
+void process_spinning(int change);                      /* +1, -1: a thread of ours polls */
+
+/* measure.c */
+int64_t measure_wake_ns(void);                          /* a sleep and a wake; 0: it cannot be told here */
 
 /* channel.c */
 struct psyne_channel *channel_ref(struct psyne_channel *ch);

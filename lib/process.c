@@ -23,6 +23,13 @@ static int process_error;
 static bool have_membarrier;
 static unsigned forks;
 
+/* Where it cannot be measured: a guess. */
+#define SPIN_DEFAULT_NS 20000
+#define SPIN_LEAST_NS 2000
+#define SPIN_MOST_NS 50000
+static int64_t spin_ns = SPIN_DEFAULT_NS; /* measured once, at the first open */
+static unsigned spinners;                 /* atomic */
+
 void process_lock(void) {
         pthread_mutex_lock(&registry_lock);
 }
@@ -47,6 +54,7 @@ static void fork_parent(void) {
 
 static void fork_child(void) {
         forks++;
+        spinners = 0;
         park_after_fork_child();
         for (struct psyne_channel *ch = registry; ch; ch = ch->next) {
                 ch->forked = true;
@@ -69,12 +77,17 @@ static void fork_child(void) {
 }
 
 static void process_init_once(void) {
+        int64_t measured;
+
         process_error = -pthread_atfork(fork_prepare, fork_parent, fork_child);
         /*
          * Before the service thread: with one thread the kernel registers at once, with more it waits for a grace
          * period. Everyone registers, not only producers: whoever looks for sleepers after a store needs it.
          */
         have_membarrier = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
+        measured = measure_wake_ns();
+        if (measured)
+                spin_ns = measured < SPIN_LEAST_NS ? SPIN_LEAST_NS : measured > SPIN_MOST_NS ? SPIN_MOST_NS : measured;
 }
 
 int process_init(void) {
@@ -110,6 +123,19 @@ void process_remove(struct psyne_channel *ch) {
                         *at = ch->next;
                         return;
                 }
+}
+
+int64_t process_spin_ns(void) {
+        unsigned cpus = process_cpus();
+
+        /* One that spins where the one it waits for wants to run keeps it from what it waits for. */
+        if (cpus < 2 || __atomic_load_n(&spinners, __ATOMIC_RELAXED) >= cpus)
+                return 0;
+        return spin_ns;
+}
+
+void process_spinning(int change) {
+        __atomic_fetch_add(&spinners, (unsigned)change, __ATOMIC_RELAXED); /* a hint, no more */
 }
 
 unsigned process_cpus(void) {

@@ -247,7 +247,7 @@ static bool eject_stalled(struct psyne_producer *p, uint64_t wanted) {
 }
 
 /* Polls until it may pay to sleep. 1 = free, 0 = spun long enough, or an event came. */
-static int spin_for(struct psyne_producer *p, struct waiter *w, uint64_t wanted, uint32_t event) {
+static int poll_for(struct psyne_producer *p, struct waiter *w, uint64_t wanted, uint32_t event) {
         int64_t exact_at = clock_ns() + EXACT_EVERY_NS;
 
         for (;;) {
@@ -269,6 +269,15 @@ static int spin_for(struct psyne_producer *p, struct waiter *w, uint64_t wanted,
                 if (now >= w->spin_until_ns || now >= w->deadline_ns || now >= p->eject_at)
                         return 0;
         }
+}
+
+static int spin_for(struct psyne_producer *p, struct waiter *w, uint64_t wanted, uint32_t event) {
+        int r;
+
+        process_spinning(1);
+        r = poll_for(p, w, wanted, event);
+        process_spinning(-1);
+        return r;
 }
 
 /* The first half of I: to sleep for @ask. The barrier and the second look are the caller's. */

@@ -16,7 +16,6 @@
 
 #include "uring/watch.h"
 
-#define SPIN_NS 20000           /* as a hybrid endpoint's own wait, see wake.c */
 #define LOOKS_BEFORE_FDS 16     /* looks at the endpoints, between two at the descriptors */
 #define EVENTS_AT_ONCE 64
 
@@ -389,7 +388,7 @@ static int64_t spins_until(const struct psyne_waitset *w, int64_t now) {
                                 return CLOCK_FOREVER;
                         hybrid |= wait == PSYNE_WAIT_HYBRID;
                 }
-        return hybrid && process_cpus() > 1 ? now + SPIN_NS : 0;
+        return hybrid ? now + process_spin_ns() : 0;
 }
 
 /*

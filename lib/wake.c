@@ -18,10 +18,6 @@
 
 #include "shm/group.h"
 
-/* About what a sleep and a wake cost on the machines this was measured on: spinning longer than that wastes more
- * than it saves, spinning shorter pays for the sleep anyway. */
-#define HYBRID_SPIN_NS 20000
-
 bool wake_barrier_expedited(void) {
         return syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0;
 }
@@ -218,6 +214,9 @@ void waiter_init(struct waiter *w, const struct psyne_endpoint *e, int64_t timeo
         };
         if (w->wait == PSYNE_WAIT_SPIN)
                 w->spin_until_ns = CLOCK_FOREVER;
-        else if (w->wait == PSYNE_WAIT_HYBRID && process_cpus() > 1)
-                w->spin_until_ns = now + HYBRID_SPIN_NS;
+        else if (w->wait == PSYNE_WAIT_HYBRID) { /* longer wastes more than it saves, shorter pays for the sleep anyway */
+                int64_t spin = process_spin_ns();
+
+                w->spin_until_ns = spin ? now + spin : 0;
+        }
 }
