@@ -9,6 +9,7 @@ extern const struct bench_impl impl_futex; /* sleep-futex.c */
 extern const struct bench_impl impl_line;  /* floor.c: the raw line, also the probe between runs */
 extern const struct bench_impl impl_floor; /* floor.c: one line with the payload in it; a bare ring */
 extern const struct bench_impl impl_psyne; /* psyne-impl.c */
+extern const struct bench_impl impl_psyne_futex;
 extern const struct bench_impl impl_uring; /* sleep-uring.c */
 
 #endif

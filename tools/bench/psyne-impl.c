@@ -79,14 +79,16 @@ void psyne_side_obtained(const struct psyne_channel *const channels[2], char *te
         free(info);
 }
 
+static const char *engine = ""; /* of the URI, in the process that is this side */
+
 static int psyne_side_channel(struct bench_side *s, int direction, struct psyne_channel **ret) {
         const struct psyne_opts *opts =
                 PSYNE_OPTS(.mode = PSYNE_SPSC, .ring_bytes = s->spec->ring_bytes, .record_align = s->spec->align);
         char uri[96];
 
         /* One channel of each direction; a serial, so that no run meets what an earlier one left. */
-        snprintf(uri, sizeof(uri), "%s://psyne-bench-%d-%u-%u-%c", s->spec->mode == BENCH_THREADS ? "memory" : "ipc",
-                (int)s->spec->driver_pid, s->spec->serial, s->spec->mode, direction ? 'b' : 'a');
+        snprintf(uri, sizeof(uri), "%s://psyne-bench-%d-%u-%u-%c%s", s->spec->mode == BENCH_THREADS ? "memory" : "ipc",
+                (int)s->spec->driver_pid, s->spec->serial, s->spec->mode, direction ? 'b' : 'a', engine);
         return psyne_open(uri, opts, ret);
 }
 
@@ -232,6 +234,25 @@ const struct bench_impl impl_psyne = {
         .modes = BENCH_PROCESSES | BENCH_THREADS,
         .waits = PSYNE_WAITS,
         .attach = psyne_attach,
+        .run = psyne_run,
+        .detach = psyne_detach,
+};
+
+/* The other engine, a process's choice: sleepers and wakers that are kept from io_uring. */
+static int psyne_futex_attach(struct bench_side *s, struct bench_arena *arena, void **ret) {
+        engine = "?engine=futex";
+        return psyne_attach(s, arena, ret);
+}
+
+const struct bench_impl impl_psyne_futex = {
+        .name = "psyne-futex",
+        .package = "-",
+        .version = PSYNE_VERSION,
+        .what = BENCH_LAT,
+        .calls = BENCH_SINGLE,
+        .modes = BENCH_PROCESSES,
+        .waits = PSYNE_WAITS & ~(unsigned)BENCH_WAIT_SPIN,
+        .attach = psyne_futex_attach,
         .run = psyne_run,
         .detach = psyne_detach,
 };

@@ -89,7 +89,7 @@ static int run_cpus(struct run *r) {
 
 static void run_add_adapters(struct run *r, const struct adapter *a, int n, bool is_peer, bool is_against) {
         for (int i = 0; i < n && r->n_adapters < RUN_ADAPTERS_MAX; i++) {
-                const bool is_psyne = !is_peer && !strcmp(a[i].name, "psyne");
+                const bool is_psyne = !is_peer && !strncmp(a[i].name, "psyne", 5);
 
                 if (is_against && !is_psyne)
                         continue; /* its floors are the same as ours */
