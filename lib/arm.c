@@ -11,6 +11,7 @@
 #include "lib/internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -30,6 +31,12 @@ struct psyne_channel *endpoint_channel(const struct psyne_endpoint *e) {
         struct psyne_endpoint *x = (struct psyne_endpoint *)(uintptr_t)e;
 
         return e->is_producer ? producer_of(x)->channel : consumer_of(x)->channel;
+}
+
+void endpoint_row(struct psyne_endpoint *e, enum bells_side *side, uint32_t *index, uint32_t *generation) {
+        *side = e->is_producer ? BELLS_LANE : BELLS_MEMBER;
+        *index = e->is_producer ? producer_of(e)->tx.index : consumer_of(e)->index;
+        *generation = e->is_producer ? producer_of(e)->tx.shared->generation : consumer_of(e)->shared->generation;
 }
 
 uint32_t *endpoint_event(struct psyne_endpoint *e) {
@@ -111,16 +118,31 @@ void endpoint_disarm(struct psyne_endpoint *e) {
         go_short(e);
 }
 
+void endpoint_give_up(struct psyne_endpoint *e) {
+        struct psyne_consumer *c = consumer_of(e);
+        bool told = e->armed && __atomic_load_n(endpoint_event(e), __ATOMIC_ACQUIRE) != e->rest.event;
+
+        endpoint_disarm(e);
+        if (told && !e->is_producer && c->is_shared) /* what it was woken for is the others' */
+                wake_next(c);
+}
+
 void endpoint_nudge(struct psyne_endpoint *e) {
         __atomic_fetch_add(endpoint_event(e), 1, __ATOMIC_RELEASE);
         (void)park_wake(endpoint_event(e), INT32_MAX);
+        if (e->bell)
+                bell_ring(e->bell);
 }
 
 void endpoint_close(struct psyne_endpoint *e) {
+        struct psyne_channel *ch = endpoint_channel(e);
+
         if (e->set)
                 waitset_forget(e->set, e);
         endpoint_disarm(e);
+        pthread_mutex_lock(&ch->lock);
         e->bell = bell_free(e->bell);
+        pthread_mutex_unlock(&ch->lock);
 }
 
 /* 1 = ready, and not armed; 0 = armed. */
@@ -137,27 +159,60 @@ static int arm(struct psyne_endpoint *e) {
 }
 
 /* The descriptor's fact: who rings. */
-static void tell(struct psyne_endpoint *e) {
+static void tell(struct psyne_endpoint *e, uint32_t index) {
         struct psyne_channel *ch = endpoint_channel(e);
+        bool by_hand = bell_handle(e->bell) >= 0, never = ch->uring == PSYNE_NEVER;
         const char *why = "", *fix = "";
 
-        if (bell_has_thread(e->bell))
+        if (by_hand)
                 (void)park_probe(&why, &fix);
-        layout_fact_set(&ch->view, e->is_producer ? LAYOUT_SCOPE_LANE : LAYOUT_SCOPE_MEMBER,
-                e->is_producer ? producer_of(e)->tx.index : consumer_of(e)->index, "fd",
-                ch->uring == PSYNE_NEVER ? "thread" : "io_uring", bell_has_thread(e->bell) ? "thread" : "io_uring",
-                ch->uring == PSYNE_NEVER ? "" : why, ch->uring == PSYNE_NEVER ? "" : fix);
+        layout_fact_set(&ch->view, e->is_producer ? LAYOUT_SCOPE_LANE : LAYOUT_SCOPE_MEMBER, index, "fd",
+                never ? "eventfd" : "io_uring", by_hand ? "eventfd" : "io_uring", never ? "" : why, never ? "" : fix);
+}
+
+/* A handle for whoever wakes: for this process, for all that are in the channel, and for those that come. */
+static int hand_out(struct psyne_endpoint *e, struct bell *b) {
+        struct psyne_channel *ch = endpoint_channel(e);
+        enum bells_side side;
+        uint32_t index, generation;
+        int fd = fcntl(bell_handle(b), F_DUPFD_CLOEXEC, 3), r;
+
+        if (fd < 0)
+                return -errno;
+        endpoint_row(e, &side, &index, &generation);
+        pthread_mutex_lock(&ch->lock);
+        r = bells_put(ch, side, index, generation, fd);
+        if (r == 0)
+                e->bell = b;
+        pthread_mutex_unlock(&ch->lock);
+        if (r < 0)
+                return r;
+        service_announce_bell(ch, e);
+        __atomic_store_n(e->is_producer ? &producer_of(e)->tx.shared->bell : &consumer_of(e)->shared->bell, 1,
+                __ATOMIC_RELEASE); /* before its bit */
+        return 0;
 }
 
 int endpoint_need_bell(struct psyne_endpoint *e) {
+        struct bell *b = NULL;
+        enum bells_side side;
+        uint32_t index, generation;
         int r;
 
         if (e->bell)
                 return 0;
-        r = bell_new(&e->bell, endpoint_event(e));
-        if (r < 0)
+        r = bell_new(&b, endpoint_event(e));
+        if (r == 0 && bell_handle(b) >= 0)
+                r = hand_out(e, b);
+        else if (r == 0)
+                e->bell = b; /* the service looks for handles only */
+        if (r < 0) {
+                if (!e->bell)
+                        bell_free(b);
                 return error_set(r, "a descriptor for an endpoint of %s: %s", endpoint_channel(e)->uri, strerror(-r));
-        tell(e);
+        }
+        endpoint_row(e, &side, &index, &generation);
+        tell(e, index);
         return 0;
 }
 
@@ -223,7 +278,7 @@ int psyne_disarm(struct psyne_endpoint *e) {
 
         if (r < 0)
                 return r;
-        endpoint_disarm(e);
+        endpoint_give_up(e);
         if (e->bell)
                 bell_quiet(e->bell);
         leave(e);

@@ -409,6 +409,7 @@ static void channel_free(struct psyne_channel *ch) {
         if (ch->service)
                 service_leave(ch);
         membership_forget_lanes(ch, segment_deinit);
+        bells_close(ch);
         if (ch->scheme == URI_IPC) {
                 if (ch->entry.fd >= 0 && !ch->forked) {
                         struct layout_peer *p = &ch->view.peers[ch->slot];

@@ -165,6 +165,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
 
         stage_look(c, c->opened_at);
         c->shared->removed = 0;
+        __atomic_store_n(&c->shared->bell, 0, __ATOMIC_RELAXED);
         c->shared->held_max = held_max;
         c->shared->thread = (uint32_t)syscall(SYS_gettid);
         c->shared->joined_ns = (uint64_t)clock_ns();

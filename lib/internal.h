@@ -44,6 +44,9 @@ struct lane_past {
         unsigned users;
 };
 
+/* Rows that sleep. */
+enum bells_side { BELLS_MEMBER, BELLS_LANE, BELLS_SIDES };
+
 struct psyne_channel {
         struct psyne_channel *next; /* registry */
         unsigned references;        /* registry lock */
@@ -64,6 +67,7 @@ struct psyne_channel {
         int dirfd;                  /* ipc */
         uint32_t slot;              /* our peer slot */
         uint32_t fence;             /* no membarrier: ours, or a peer's. Atomic, set once */
+        uint64_t bells[BELLS_SIDES][LAYOUT_CONSUMERS_MAX]; /* bells.c. Atomic; written under the lock */
 
         struct channel_lane lanes[LAYOUT_PRODUCERS_MAX]; /* lock */
         struct psyne_producer *producers; /* lock: lists, for deaths, fences and fork */
@@ -88,7 +92,7 @@ struct psyne_endpoint {
         bool armed;                 /* its bit stands, while the thread is not in a call of ours */
         uint32_t in_flight;         /* requests of it in a ring of the caller's */
         struct rest rest;           /* while it is armed */
-        struct bell *bell;          /* NULL: not asked for yet */
+        struct bell *bell;          /* NULL: not asked for yet. Changed under the channel's lock: the service hands it out */
         struct psyne_waitset *set;  /* that it is in, or NULL */
 };
 
@@ -335,10 +339,12 @@ enum ready endpoint_ready(struct psyne_endpoint *e);
 bool endpoint_lie_down(struct psyne_endpoint *e); /* sets its bit; false: it is ready */
 bool endpoint_second_look(struct psyne_endpoint *e); /* behind the barrier: true = it may be ready */
 void endpoint_disarm(struct psyne_endpoint *e);
+void endpoint_give_up(struct psyne_endpoint *e); /* disarms, and takes nothing */
 void endpoint_nudge(struct psyne_endpoint *e); /* it has to lie down anew */
 void endpoint_close(struct psyne_endpoint *e);
 uint32_t *endpoint_event(struct psyne_endpoint *e);
 int endpoint_need_bell(struct psyne_endpoint *e);
+void endpoint_row(struct psyne_endpoint *e, enum bells_side *side, uint32_t *index, uint32_t *generation);
 struct psyne_channel *endpoint_channel(const struct psyne_endpoint *e);
 enum ready consumer_ready(struct psyne_consumer *c);
 void consumer_lie_down(struct psyne_consumer *c, int64_t deadline_ns, struct rest *rest);
@@ -348,6 +354,11 @@ void producer_lie_down(struct psyne_producer *p, uint64_t ask, struct rest *rest
 void producer_get_up(struct psyne_producer *p);
 uint64_t producer_wanted(const struct psyne_producer *p);
 
+/* bells.c */
+int bells_put(struct psyne_channel *ch, enum bells_side side, uint32_t index, uint32_t generation, int fd);
+void bells_strike(const struct psyne_channel *ch, enum bells_side side, uint32_t index, uint32_t generation);
+void bells_close(struct psyne_channel *ch);
+
 /* waitset.c */
 void waitset_forget(struct psyne_waitset *w, struct psyne_endpoint *e); /* it closes */
 
@@ -355,6 +366,7 @@ void waitset_forget(struct psyne_waitset *w, struct psyne_endpoint *e); /* it cl
 int service_join(struct psyne_channel *ch);
 void service_leave(struct psyne_channel *ch);
 void service_announce_lane(struct psyne_channel *ch, uint32_t lane);
+void service_announce_bell(struct psyne_channel *ch, struct psyne_endpoint *e);
 bool service_handshaking(const struct psyne_channel *ch); /* a peer has not answered our hello yet */
 bool service_lane_lost(struct psyne_channel *ch, uint32_t lane, uint32_t generation);
 int service_poll(struct psyne_channel *ch, int64_t timeout_ns);

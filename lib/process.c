@@ -63,6 +63,7 @@ static void fork_child(void) {
                 for (struct psyne_consumer *c = ch->consumers; c; c = c->next)
                         consumer_after_fork_child(c);
                 membership_forget_lanes(ch, segment_abandon);
+                bells_close(ch);
                 service_after_fork_child(ch);
                 if (ch->scheme == URI_IPC) {
                         entry_after_fork_child(&ch->entry);

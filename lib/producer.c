@@ -101,6 +101,7 @@ static int lane_prepare(struct psyne_channel *ch, uint32_t lane, struct psyne_pr
         l->node = report.node;
         l->thread = (uint32_t)syscall(SYS_gettid);
         l->engine = v->peers[ch->slot].engine;
+        __atomic_store_n(&l->bell, 0, __ATOMIC_RELAXED);
         l->flags = 0;
         __atomic_store_n(&l->order, __atomic_add_fetch(&v->header->lanes_generation, 1, __ATOMIC_SEQ_CST),
                 __ATOMIC_RELEASE); /* who sees it sees that the row is not free */
@@ -527,6 +528,8 @@ int psyne_abort(struct psyne_producer *p, struct psyne_msg *m) {
         if (r == 0) {
                 count(&p->tx.shared->aborted, 1);
                 committed(p, p->tx.hot.align); /* padding may have been published */
+                if (p->endpoint.armed) /* the room it sleeps for may be this */
+                        endpoint_nudge(&p->endpoint);
         }
         producer_leave(p);
         return r;
@@ -545,6 +548,8 @@ int psyne_resize(struct psyne_producer *p, struct psyne_msg *m, size_t bytes) {
         if (r < 0)
                 return r;
         r = lane_tx_resize(&p->tx, m, bytes);
+        if (r == 0 && p->endpoint.armed)
+                endpoint_nudge(&p->endpoint);
         producer_leave(p);
         return r;
 }

@@ -10,6 +10,7 @@
 #include "lib/service.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -25,18 +26,18 @@
 #define EVENTS_AT_ONCE 32
 #define ACCEPT_AGAIN_NS 100000000ll /* after EMFILE: accepting at once again would spin */
 
-enum hail_kind { HAIL_HELLO = 1, HAIL_LANE = 2 };
+enum hail_kind { HAIL_HELLO = 1, HAIL_LANE = 2, HAIL_BELL = 3 };
 
-/* What passes between service threads: one fixed record, a LANE one with the ring's descriptor. */
+/* What passes between service threads: one fixed record, a LANE one with the ring's descriptor, a BELL one with a handle. */
 struct hail {
         uint64_t magic;
         uint16_t version, kind;
         uint32_t slot, generation;   /* who speaks */
         uint32_t capabilities;       /* LAYOUT_CAN_* */
-        uint32_t lane, lane_generation;
+        uint32_t lane, lane_generation; /* BELL: or a member's */
         uint32_t reply;              /* HELLO: this answers yours */
         uint64_t instance;           /* of the channel */
-        uint64_t bytes;              /* of the ring */
+        uint64_t bytes;              /* of the ring; BELL: enum bells_side */
         uint64_t reserved[2];
 };
 static_assert(sizeof(struct hail) == 72, "the same everywhere");
@@ -219,6 +220,28 @@ static void send_all_lanes(struct connection *k) {
                 (void)send_lane(k, i);
 }
 
+static int send_bell(struct connection *k, struct psyne_endpoint *e) {
+        struct hail h = hail_make(k->channel, HAIL_BELL);
+        enum bells_side side;
+
+        if (!e->bell || bell_handle(e->bell) < 0)
+                return 0;
+        endpoint_row(e, &side, &h.lane, &h.lane_generation);
+        h.bytes = side;
+        return handover_send(k->sock, &h, sizeof(h), bell_handle(e->bell));
+}
+
+static void send_all_bells(struct connection *k) {
+        struct psyne_channel *ch = k->channel;
+
+        pthread_mutex_lock(&ch->lock);
+        for (struct psyne_producer *p = ch->producers; p; p = p->next)
+                (void)send_bell(k, &p->endpoint);
+        for (struct psyne_consumer *c = ch->consumers; c; c = c->next)
+                (void)send_bell(k, &c->endpoint);
+        pthread_mutex_unlock(&ch->lock);
+}
+
 /* Connects to whoever holds @slot and says hello. */
 static int connect_to(struct psyne_channel *ch, uint32_t slot, struct connection **ret) {
         struct connection *k;
@@ -300,6 +323,46 @@ static void on_hello(struct connection *k, const struct hail *h) {
         } else
                 (void)send_hello(k, true);
         send_all_lanes(k);
+        send_all_bells(k);
+}
+
+static bool is_eventfd(int fd) {
+        char path[32], target[32];
+        ssize_t n;
+
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        n = readlink(path, target, sizeof(target) - 1);
+        if (n < 0)
+                return false;
+        target[n] = '\0';
+        return strcmp(target, "anon_inode:[eventfd]") == 0 && fcntl(fd, F_GETFL) & O_NONBLOCK; /* a wake never waits */
+}
+
+/* Takes @fd over. */
+static void on_bell(struct connection *k, const struct hail *h, int fd) {
+        struct psyne_channel *ch = k->channel;
+        const struct layout_view *v = &ch->view;
+        uint64_t asleep;
+        uint32_t owner;
+        int r = -EINVAL;
+
+        if (fd < 0)
+                return;
+        if (h->bytes < BELLS_SIDES && h->lane < (h->bytes == BELLS_LANE ? v->n_lanes : v->n_members) && is_eventfd(fd)) {
+                (void)membership_row_state(h->bytes == BELLS_LANE ? (const void *)&v->lanes[h->lane]
+                                                                  : (const void *)&v->members[h->lane], &owner);
+                r = (owner & 0xff) == h->slot ? 0 : -EACCES; /* nobody rings for somebody else */
+        }
+        if (r < 0) {
+                close(fd);
+                return;
+        }
+        pthread_mutex_lock(&ch->lock);
+        r = bells_put(ch, (enum bells_side)h->bytes, h->lane, h->lane_generation, fd);
+        pthread_mutex_unlock(&ch->lock);
+        asleep = __atomic_load_n(h->bytes == BELLS_LANE ? &v->header->waiters : &v->header->sleepers, __ATOMIC_ACQUIRE);
+        if (r == 0 && asleep & 1ull << h->lane) /* it may be owed a wake */
+                bells_strike(ch, (enum bells_side)h->bytes, h->lane, h->lane_generation);
 }
 
 /* Takes @fd over. */
@@ -368,6 +431,8 @@ static void on_readable(struct connection *k) {
                 }
                 if (h.kind == HAIL_LANE)
                         on_lane(k, &h, fd);
+                else if (h.kind == HAIL_BELL)
+                        on_bell(k, &h, fd);
                 else {
                         if (fd >= 0)
                                 close(fd);
@@ -608,7 +673,8 @@ void service_leave(struct psyne_channel *ch) {
         }
 }
 
-void service_announce_lane(struct psyne_channel *ch, uint32_t lane) {
+/* To everybody who is there: a lane's ring, or an endpoint's bell. */
+static void announce(struct psyne_channel *ch, uint32_t lane, struct psyne_endpoint *e) {
         if (!ch->service)
                 return;
         pthread_mutex_lock(&service_lock);
@@ -624,9 +690,17 @@ void service_announce_lane(struct psyne_channel *ch, uint32_t lane) {
                         if (k->slot == (int32_t)i && k->generation == generation && k->sock >= 0)
                                 break;
                 if (k || connect_to(ch, i, &k) == 0)
-                        (void)send_lane(k, lane);
+                        (void)(e ? send_bell(k, e) : send_lane(k, lane));
         }
         pthread_mutex_unlock(&service_lock);
+}
+
+void service_announce_lane(struct psyne_channel *ch, uint32_t lane) {
+        announce(ch, lane, NULL);
+}
+
+void service_announce_bell(struct psyne_channel *ch, struct psyne_endpoint *e) {
+        announce(ch, 0, e);
 }
 
 bool service_lane_lost(struct psyne_channel *ch, uint32_t lane, uint32_t generation) {

@@ -28,8 +28,26 @@ void wake_barrier_heavy(const struct psyne_channel *ch) {
         __atomic_thread_fence(__ATOMIC_SEQ_CST); /* both sides fence: pairs with psyne_lane_sleepers() */
 }
 
+/* The kernel's part: everyone who waits for the row's event word, and its bell where the kernel does not ring it. */
+static void wake_row_member(const struct psyne_channel *ch, uint32_t i) {
+        struct layout_member *m = &ch->view.members[i];
+
+        (void)park_wake(&m->event, INT_MAX); /* all are its own: a ring's of it that waits must not take another's */
+        if (__atomic_load_n(&m->bell, __ATOMIC_RELAXED)) /* set before its bit, which we have seen */
+                bells_strike(ch, BELLS_MEMBER, i, __atomic_load_n(&m->generation, __ATOMIC_RELAXED));
+}
+
+static void wake_row_lane(const struct psyne_channel *ch, uint32_t i) {
+        struct layout_lane *l = &ch->view.lanes[i];
+
+        (void)park_wake(&l->event, INT_MAX);
+        if (__atomic_load_n(&l->bell, __ATOMIC_RELAXED))
+                bells_strike(ch, BELLS_LANE, i, __atomic_load_n(&l->generation, __ATOMIC_RELAXED));
+}
+
 /* False: we have woken it in its present sleep before. */
-static bool wake_member(struct layout_member *m, uint32_t i, struct wake_memory *memory) {
+static bool wake_member(const struct psyne_channel *ch, uint32_t i, struct wake_memory *memory) {
+        struct layout_member *m = &ch->view.members[i];
         uint32_t generation = __atomic_load_n(&m->sleep_generation, __ATOMIC_ACQUIRE);
 
         if (memory->woken[i] == generation)
@@ -38,7 +56,7 @@ static bool wake_member(struct layout_member *m, uint32_t i, struct wake_memory 
         FAULT_POINT("wake.before");
         __atomic_fetch_add(&m->event, 1, __ATOMIC_RELEASE);
         FAULT_POINT("wake.between");
-        (void)park_wake(&m->event, INT_MAX); /* all are its own: a ring's of it that waits must not take another's */
+        wake_row_member(ch, i);
         return true;
 }
 
@@ -49,8 +67,10 @@ static bool wake_member(struct layout_member *m, uint32_t i, struct wake_memory 
  * else: it is not the one to wake. One whose bit still stands behind our fence has its look ahead of it (pairs with the
  * exchanges that set and clear the bits).
  */
-static bool wake_one_of(const struct layout_view *v, uint32_t group, uint64_t sleepers, struct wake_memory *memory,
+static bool wake_one_of(const struct psyne_channel *ch, uint32_t group, uint64_t sleepers, struct wake_memory *memory,
         uint64_t *sent) {
+        const struct layout_view *v = &ch->view;
+
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
         sleepers &= __atomic_load_n(&v->header->sleepers, __ATOMIC_RELAXED);
         for (; sleepers; sleepers &= sleepers - 1) {
@@ -59,7 +79,7 @@ static bool wake_one_of(const struct layout_view *v, uint32_t group, uint64_t sl
                 if (i >= v->n_members)
                         break;
                 if (__atomic_load_n(&v->members[i].group, __ATOMIC_ACQUIRE) != group ||
-                        !wake_member(&v->members[i], i, memory))
+                        !wake_member(ch, i, memory))
                         continue;
                 ++*sent;
                 return true;
@@ -83,12 +103,12 @@ void psyne_wake_consumers(struct psyne_producer *p) {
                         continue; /* it waits for the group in front */
                 if (group < v->n_groups && v->groups[group].kind == LAYOUT_GROUP_SHARED) {
                         /* A message is for one of them: wake one, of those that we have not woken already. */
-                        if (!(shared & (1ull << group)) && !wake_one_of(v, group, sleepers, &p->memory, &sent))
+                        if (!(shared & (1ull << group)) && !wake_one_of(p->channel, group, sleepers, &p->memory, &sent))
                                 elided++;
                         shared |= 1ull << group;
                         continue;
                 }
-                if (wake_member(&v->members[i], i, &p->memory))
+                if (wake_member(p->channel, i, &p->memory))
                         sent++;
                 else
                         elided++;
@@ -114,11 +134,11 @@ static void wake_followers(struct psyne_consumer *c) {
                         continue;
                 if (v->groups[group].kind == LAYOUT_GROUP_SHARED) {
                         if (!(shared & (1ull << group)))
-                                (void)wake_one_of(v, group, sleepers, &c->followers, &sent);
+                                (void)wake_one_of(c->channel, group, sleepers, &c->followers, &sent);
                         shared |= 1ull << group;
                         continue;
                 }
-                sent += wake_member(&v->members[i], i, &c->followers);
+                sent += wake_member(c->channel, i, &c->followers);
         }
         if (sent)
                 __atomic_store_n(&c->shared->wakes_sent, c->shared->wakes_sent + sent, __ATOMIC_RELAXED);
@@ -144,7 +164,7 @@ void wake_producers(struct psyne_consumer *c) {
                         continue;
                 c->memory.woken[i] = generation;
                 __atomic_fetch_add(&l->event, 1, __ATOMIC_RELEASE);
-                (void)park_wake(&l->event, INT_MAX);
+                wake_row_lane(c->channel, i);
                 __atomic_store_n(&c->shared->wakes_sent, c->shared->wakes_sent + 1, __ATOMIC_RELAXED);
         }
         if (c->gates)
@@ -155,7 +175,7 @@ void wake_next(struct psyne_consumer *c) {
         const struct layout_view *v = &c->channel->view;
         uint64_t sent = 0;
 
-        (void)wake_one_of(v, c->group, __atomic_load_n(&v->header->sleepers, __ATOMIC_ACQUIRE), &c->members, &sent);
+        (void)wake_one_of(c->channel, c->group, __atomic_load_n(&v->header->sleepers, __ATOMIC_ACQUIRE), &c->members, &sent);
         if (sent)
                 __atomic_store_n(&c->shared->wakes_sent, c->shared->wakes_sent + sent, __ATOMIC_RELAXED);
 }
@@ -181,11 +201,13 @@ void wake_everyone(struct psyne_channel *ch) {
                 if (__atomic_load_n(&v->members[i].state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE) {
                         __atomic_fetch_add(&v->members[i].event, 1, __ATOMIC_RELEASE);
                         (void)park_wake_signal_safe(&v->members[i].event, INT_MAX);
+                        bells_strike(ch, BELLS_MEMBER, i, __atomic_load_n(&v->members[i].generation, __ATOMIC_RELAXED));
                 }
         for (uint32_t i = 0; i < v->n_lanes; i++)
                 if (__atomic_load_n(&v->lanes[i].state, __ATOMIC_ACQUIRE) != LAYOUT_FREE) {
                         __atomic_fetch_add(&v->lanes[i].event, 1, __ATOMIC_RELEASE);
                         (void)park_wake_signal_safe(&v->lanes[i].event, INT_MAX);
+                        bells_strike(ch, BELLS_LANE, i, __atomic_load_n(&v->lanes[i].generation, __ATOMIC_RELAXED));
                 }
         __atomic_fetch_add(&v->header->peers_event, 1, __ATOMIC_RELEASE);
         (void)park_wake_signal_safe(&v->header->peers_event, INT_MAX);
@@ -196,10 +218,12 @@ void wake_local(struct psyne_channel *ch) {
         for (struct psyne_consumer *c = ch->consumers; c; c = c->next) {
                 __atomic_fetch_add(&c->shared->event, 1, __ATOMIC_RELEASE);
                 (void)park_wake_signal_safe(&c->shared->event, INT_MAX);
+                bells_strike(ch, BELLS_MEMBER, c->index, __atomic_load_n(&c->shared->generation, __ATOMIC_RELAXED));
         }
         for (struct psyne_producer *p = ch->producers; p; p = p->next) {
                 __atomic_fetch_add(&p->tx.shared->event, 1, __ATOMIC_RELEASE);
                 (void)park_wake_signal_safe(&p->tx.shared->event, INT_MAX);
+                bells_strike(ch, BELLS_LANE, p->tx.index, __atomic_load_n(&p->tx.shared->generation, __ATOMIC_RELAXED));
         }
         pthread_mutex_unlock(&ch->lock);
 }

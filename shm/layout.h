@@ -180,7 +180,8 @@ struct layout_lane {
         uint32_t event;
         uint32_t sleep_generation;
         uint64_t wanted;         /* the free position it sleeps for */
-        uint32_t engine, pad3;
+        uint32_t engine;
+        uint32_t bell;           /* 1 = it sleeps by a descriptor that wakers have to strike */
         uint64_t sleeping_since_ns;
         uint8_t pad4[LAYOUT_LINE - 32];
 
@@ -256,7 +257,8 @@ struct layout_member {
         uint32_t sleep_generation;
         uint32_t engine, wait;
         uint64_t sleeping_since_ns;
-        uint8_t pad1[LAYOUT_LINE - 24];
+        uint32_t bell;           /* as a lane's */
+        uint8_t pad1[LAYOUT_LINE - 28];
 
         /* Writer: the member, now and then. */
         uint64_t receive_blocks, receive_blocked_ns, wakes_received, wakes_sent, backstop_hits, redelivered;
