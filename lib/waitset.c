@@ -84,7 +84,7 @@ static void item_end(struct psyne_waitset *w, struct item *t, uint64_t tag) {
                 if (t->belled)
                         (void)watch_remove(w->watch, bell_fd(t->e->bell));
                 t->e->set = NULL;
-                endpoint_disarm(t->e);
+                endpoint_give_up(t->e);
         } else if (t->kind == ITEM_FD)
                 (void)watch_remove(w->watch, t->fd);
         *t = (struct item){.generation = t->generation + 1};
@@ -250,8 +250,9 @@ static bool tell_timer(struct item *t, int64_t now, struct psyne_event *ret) {
         *ret = (struct psyne_event){.ctx = t->ctx, .what = PSYNE_EVENT_TIMER};
         if (!t->every_ns)
                 *t = (struct item){.generation = t->generation + 1};
-        else
-                t->at_ns += (now - t->at_ns) / t->every_ns * t->every_ns + t->every_ns;
+        else if (__builtin_add_overflow(t->at_ns, ((now - t->at_ns) / t->every_ns) * t->every_ns, &t->at_ns) ||
+                __builtin_add_overflow(t->at_ns, t->every_ns, &t->at_ns))
+                t->at_ns = CLOCK_FOREVER;
         return true;
 }
 
@@ -450,13 +451,15 @@ int psyne_waitset_wait(struct psyne_waitset *w, struct psyne_event ret[], unsign
 }
 
 /* [any thread, any signal handler] The wait in progress, or else the next, returns; with 0 if there is nothing to tell.
- * -EINVAL. */
+ * -EINVAL, -EOWNERDEAD. */
 int psyne_waitset_wake(struct psyne_waitset *w) {
         const uint64_t one = 1;
         int saved = errno; /* a signal handler leaves no trace */
 
         if (!w)
                 return -EINVAL;
+        if (w->forks != process_forks())
+                return -EOWNERDEAD;
         (void)!write(w->wake_fd, &one, sizeof(one)); /* full: it is readable */
         errno = saved;
         return 0;

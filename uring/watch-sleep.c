@@ -67,8 +67,12 @@ int watch_sleep_until(struct watch_sleep *s, int epoll_fd, int64_t deadline_ns, 
                 timeout_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0; /* one look even when it is past */
         }
         do {
-                if (!s->armed)
-                        io_uring_prep_poll_add(thread_ring_entry(&s->ring), epoll_fd, POLLIN); /* user_data 0: SLEEP_POLL */
+                if (!s->armed) {
+                        struct io_uring_sqe *sqe = thread_ring_entry(&s->ring);
+
+                        io_uring_prep_poll_add(sqe, epoll_fd, POLLIN);
+                        sqe->user_data = SLEEP_POLL; /* the slot's last one stands there still */
+                }
                 r = thread_ring_enter(&s->ring, 1, timeout_ns);
                 if (r < 0 && r != -EINTR)
                         return r;

@@ -123,11 +123,14 @@ void watch_after_fork_child(struct watch *w) {
 
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */
 
-/* One epoll_wait: at most @n events other than a wake; *ret_woken if there was one. */
+/*
+ * One epoll_wait: at most @n events, of which a wake is one; *ret_woken if there was one. Never more than can be told: what
+ * epoll reports goes behind the others, and what is dropped here would wait for its turn again.
+ */
 static int watch_collect(struct watch *w, struct watch_event *ret, unsigned n, int64_t deadline_ns, bool *ret_woken) {
-        struct epoll_event events[WATCH_BATCH_MAX + 1]; /* and the wake */
+        struct epoll_event events[WATCH_BATCH_MAX];
         struct timespec timeout, *timeoutp = NULL;
-        int n_events, n_ret = 0, n_max = (int)(n < WATCH_BATCH_MAX ? n : WATCH_BATCH_MAX) + 1;
+        int n_events, n_ret = 0, n_max = (int)(n < WATCH_BATCH_MAX ? n : WATCH_BATCH_MAX);
 
         if (deadline_ns != CLOCK_FOREVER) {
                 int64_t left = deadline_ns > 0 ? deadline_ns - clock_ns() : 0;
@@ -151,7 +154,7 @@ static int watch_collect(struct watch *w, struct watch_event *ret, unsigned n, i
 
                         (void)!read(w->wake_fd, &count, sizeof(count)); /* empty is fine, too */
                         *ret_woken = true;
-                } else if ((unsigned)n_ret < n) { /* the one too many is level-triggered: it comes again */
+                } else {
                         ret[n_ret++] = (struct watch_event){.cookie = events[i].data.ptr, .events = events[i].events};
                 }
         }

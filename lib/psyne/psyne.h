@@ -225,7 +225,7 @@ int psyne_waitset_add_fd(struct psyne_waitset *w, int fd, uint32_t poll_events, 
 int psyne_waitset_add_timer(struct psyne_waitset *w, int64_t in_ns, int64_t every_ns, void *ctx); /* every 0: once */
 int psyne_waitset_remove(struct psyne_waitset *w, void *ctx);
 int psyne_waitset_wait(struct psyne_waitset *w, struct psyne_event ret[], unsigned n, int64_t timeout_ns);
-int psyne_waitset_wake(struct psyne_waitset *w); /* [any][sig] a wait returns 0, the one in progress or the next */
+int psyne_waitset_wake(struct psyne_waitset *w); /* [any][sig] a wait returns, the one in progress or the next */
 
 /* ---- watching: struct contents in psyne/info.h ------------------------------------------------------------------- */
 struct psyne_info;

@@ -1,8 +1,10 @@
 /* Many endpoints, descriptors and timers in one wait. */
 #include "family.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #define LOOP_N 20000
@@ -127,6 +129,7 @@ static int fair_recv(struct world *w) {
         MUST_BE(psyne_waitset_add_timer(set, 0, 1, &of_timer), 0); /* always due */
         world_reach(w, 2);
         AWAIT(3);
+        UNTIL(psyne_arm(psyne_consumer_endpoint(e.c)) == 1); /* its ring is here */
         for (unsigned i = 0; i < 40 * (OTHERS + 3); i++) {
                 MUST_WAIT(set, &event, 1, 1);
                 ++*(unsigned *)event.ctx;
@@ -269,6 +272,127 @@ static int kinds_recv(struct world *w) {
         return 0;
 }
 FAMILY(set_kinds, kinds_send, kinds_recv)
+
+/* ---- woken, again and again, while everything else comes and goes -------------------------------------------------- */
+
+static int woken(struct world *w) {
+        struct sigaction act = {.sa_handler = wake_it}, old_act;
+        struct psyne_event event;
+        struct psyne_waitset *set;
+        struct ends e = {0};
+
+        OPEN_PRODUCER(&e, "size=64K&wait=block");
+        MUST_BE(psyne_consumer_open(e.ch, NULL, &e.c), 0);
+        MUST_BE(psyne_waitset_new(&set), 0);
+        MUST_BE(psyne_waitset_add(set, psyne_consumer_endpoint(e.c), &e), 0);
+        woken_by_signal = set;
+        MUST_BE(sigaction(SIGUSR1, &act, &old_act), 0);
+        for (uint32_t i = 0; i < 200; i++) {
+                int r;
+
+                switch (i % 3) { /* its word, the set's own descriptor, or both, have requests of their own */
+                case 0:
+                        SEND(&e, i, 8);
+                        do
+                                r = psyne_waitset_wait(set, &event, 1, WATCHDOG_NS);
+                        while (r == -EINTR);
+                        MUST(r == 1 && event.ctx == &e);
+                        RECEIVE(&e, i, 8);
+                        break;
+                case 1:
+                        MUST_REFUSE(psyne_waitset_wait(set, &event, 1, MSEC / 10), -ETIME);
+                        break;
+                default:
+                        break;
+                }
+                MUST_BE(raise(SIGUSR1), 0);
+                do
+                        r = psyne_waitset_wait(set, &event, 1, WATCHDOG_NS);
+                while (r == -EINTR);
+                MUST_BE(r, 0);
+        }
+        MUST_BE(sigaction(SIGUSR1, &old_act, NULL), 0);
+        MUST(!psyne_waitset_free(set));
+        CLOSE(&e);
+        return 0;
+}
+FAMILY(set_woken, woken, NULL)
+
+/* ---- many descriptors, few places ----------------------------------------------------------------------------------- */
+
+static int many_fds(struct world *w) {
+        unsigned told[12] = {0}, n_fds = sizeof(told) / sizeof(told[0]);
+        struct psyne_event event[4];
+        struct psyne_waitset *set;
+        struct ends e = {0};
+        int fds[12];
+
+        OPEN_PRODUCER(&e, "size=64K");
+        MUST_BE(psyne_waitset_new(&set), 0);
+        for (unsigned i = 0; i < n_fds; i++) {
+                fds[i] = eventfd(1, EFD_CLOEXEC);
+                MUST_BE(psyne_waitset_add_fd(set, fds[i], EPOLLIN, &told[i]), 0);
+        }
+        MUST_BE(psyne_waitset_add_timer(set, 0, INT64_MAX, &e), 0); /* once, and then never */
+        for (unsigned n = 1; n <= 4; n++) {
+                memset(told, 0, sizeof(told));
+                for (unsigned i = 0; i < 120; i++) {
+                        int got = psyne_waitset_wait(set, event, n, WATCHDOG_NS);
+
+                        MUST(got >= 1);
+                        for (int k = 0; k < got; k++)
+                                if (event[k].what == PSYNE_EVENT_FD)
+                                        ++*(unsigned *)event[k].ctx;
+                                else
+                                        MUST(n == 1 && event[k].what == PSYNE_EVENT_TIMER);
+                }
+                for (unsigned i = 0; i < n_fds; i++)
+                        MUST(told[i] >= 5);
+        }
+        MUST(!psyne_waitset_free(set));
+        for (unsigned i = 0; i < n_fds; i++)
+                close(fds[i]);
+        CLOSE(&e);
+        return 0;
+}
+FAMILY(set_many_fds, many_fds, NULL)
+
+/* ---- a member that takes nothing leaves it to the others ------------------------------------------------------------ */
+
+static int poll_one(int fd) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+
+        return poll(&p, 1, 0);
+}
+
+static int left(struct world *w) {
+        struct psyne_event event;
+        struct psyne_waitset *set;
+        struct psyne_consumer *other;
+        struct ends e = {0};
+        struct psyne_msg m;
+        int64_t at;
+
+        OPEN_PRODUCER(&e, "size=64K");
+        MUST_BE(psyne_consumer_open(e.ch, NULL, &e.c), 0);
+        MUST_BE(psyne_consumer_open(e.ch, NULL, &other), 0);
+        MUST_BE(psyne_waitset_new(&set), 0);
+        MUST_BE(psyne_waitset_add(set, psyne_consumer_endpoint(e.c), &e), 0);
+        UNTIL(psyne_waitset_wait(set, &event, 1, MSEC) == -ETIME && psyne_arm(psyne_consumer_endpoint(other)) == 0);
+        at = now_ns();
+        SEND(&e, 1, 8);
+        MUST_BE(psyne_waitset_remove(set, &e), 1); /* woken or not: it is the other one's now */
+        UNTIL(poll_one(psyne_fd(psyne_consumer_endpoint(other))) == 1);
+        MUST_BE(psyne_recv(other, &m, PSYNE_NOWAIT), 0);
+        MUST(now_ns() - at < SECOND / 2); /* and not by the look every second */
+        MUST_BE(psyne_release(other, &m), 0);
+        MUST_BE(psyne_consumer_close(other), 0);
+        MUST(!psyne_waitset_free(set));
+        CLOSE(&e);
+        return 0;
+}
+FAMILY_MODE(set_left, left, NULL, spmc)
+FAMILY_MODE(set_left, left, NULL, mpmc)
 
 /* ---- refusals ------------------------------------------------------------------------------------------------------ */
 

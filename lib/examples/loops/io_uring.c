@@ -35,14 +35,12 @@ int main(int argc, char **argv) {
                 if (r < 0)
                         break;
                 io_uring_sqe_set_data(sqe, e);
-                do
-                        r = io_uring_submit_and_wait(&ring, 1);
-                while (r == -EINTR);
-                while (io_uring_peek_cqe(&ring, &cqe) == 0) {
-                        if (io_uring_cqe_get_data(cqe) == e)
-                                psyne_complete(e, cqe);
-                        io_uring_cqe_seen(&ring, cqe);
-                }
+                io_uring_submit(&ring);
+                while (io_uring_wait_cqe(&ring, &cqe) == -EINTR)
+                        ; /* a signal, or Ctrl-Z and fg */
+                if (io_uring_cqe_get_data(cqe) == e)
+                        psyne_complete(e, cqe);
+                io_uring_cqe_seen(&ring, cqe);
         }
         printf("%ld messages, sum %ld\n", n, sum);
         if (r != -EPIPE) /* -EPIPE: the sender is gone and all it sent was received */
