@@ -295,6 +295,13 @@ static int exact_recv(struct world *w) {
         world_reach(w, 2);
         RECEIVE(&e, got, 10); /* its ring is here */
         got++;
+        UNTIL(psyne_arm(x) == 0);
+        __atomic_store_n(&w->page->words[0], ++asked, __ATOMIC_RELEASE);
+        do
+                MUST_WAKE(fd); /* and where wakers need a handle, it is there */
+        while (psyne_arm(x) == 0);
+        RECEIVE(&e, got, 10);
+        got++;
         for (unsigned i = 0; i < EXACT_N; i++) {
                 armed = psyne_arm(x);
                 MUST(armed >= 0);
