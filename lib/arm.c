@@ -204,8 +204,11 @@ int endpoint_need_bell(struct psyne_endpoint *e) {
         r = bell_new(&b, endpoint_event(e));
         if (r == 0 && bell_handle(b) >= 0)
                 r = hand_out(e, b);
-        else if (r == 0)
-                e->bell = b; /* the service looks for handles only */
+        else if (r == 0) {
+                pthread_mutex_lock(&endpoint_channel(e)->lock);
+                e->bell = b;
+                pthread_mutex_unlock(&endpoint_channel(e)->lock);
+        }
         if (r < 0) {
                 if (!e->bell)
                         bell_free(b);
