@@ -40,6 +40,7 @@ static const struct shape {
 struct page {
         uint32_t stop;
         int64_t cycle_began; /* of the victim's calls, for the watchdog */
+        int64_t longest_open_ns;
         uint64_t sent, received, errors, cycles, scribbles, looks;
 };
 static struct page *page;
@@ -91,10 +92,16 @@ static int victim(const char *uri, const struct shape *shape) {
                         .eject_ns = MSEC,
                         .follows = shape->stages ? "one" : NULL,
                         .in_place = shape->stages && random_below(&r, 2)};
+                int64_t began;
+                int rc;
 
                 __atomic_store_n(&page->cycle_began, now_ns(), __ATOMIC_RELEASE);
                 page->cycles++;
-                if (psyne_open(uri, NULL, &ch) < 0) { /* the pages are beyond repair: others would start afresh elsewhere */
+                began = now_ns();
+                rc = psyne_open(uri, NULL, &ch);
+                if (now_ns() - began > page->longest_open_ns)
+                        page->longest_open_ns = now_ns() - began;
+                if (rc < 0) { /* the pages are beyond repair: others would start afresh elsewhere */
                         page->errors++;
                         breathe();
                         continue;
@@ -219,6 +226,12 @@ static int scribbler(const char *path, uint64_t seed) {
         return 0;
 }
 
+/* A busy machine may take a second to let the first of them in: the time asked for is what they run at least. */
+static bool something_happened(void) {
+        return __atomic_load_n(&page->scribbles, __ATOMIC_RELAXED) && __atomic_load_n(&page->received, __ATOMIC_RELAXED) &&
+                __atomic_load_n(&page->looks, __ATOMIC_RELAXED);
+}
+
 static int one_mode(const struct shape *shape, const char *dir, int64_t ns) {
         static const char *const who[] = {"a victim", "another victim", "the onlooker", "the scribbler"};
         const char *mode = shape->name;
@@ -240,7 +253,7 @@ static int one_mode(const struct shape *shape, const char *dir, int64_t ns) {
                         _exit(i == 3 ? scribbler(path, r.state) : i == 2 ? onlooker(dir, mode) : victim(uri, shape));
                 }
         }
-        while (now_ns() < until && !bad) {
+        while ((now_ns() < until || !something_happened()) && !bad) {
                 for (unsigned i = 0; i < 3; i++) {
                         int status;
 
@@ -249,6 +262,10 @@ static int one_mode(const struct shape *shape, const char *dir, int64_t ns) {
                                 pids[i] = 0;
                                 bad = 1;
                         }
+                }
+                if (now_ns() > until + CYCLE_MAX_NS) {
+                        printf("FAIL %s: nothing happened\n", mode);
+                        bad = 1;
                 }
                 if (now_ns() - __atomic_load_n(&page->cycle_began, __ATOMIC_ACQUIRE) > CYCLE_MAX_NS) {
                         printf("FAIL %s: the victims hang\n", mode);
@@ -266,13 +283,10 @@ static int one_mode(const struct shape *shape, const char *dir, int64_t ns) {
                                 bad = 1;
                         }
                 }
-        printf("%-10s %llu scribbles; %llu cycles, %llu sent, %llu received, %llu errors; %llu looks\n", mode,
+        printf("%-10s %llu scribbles; %llu cycles, %llu sent, %llu received, %llu errors; %llu looks; longest open %.1f ms\n", mode,
                 (unsigned long long)page->scribbles, (unsigned long long)page->cycles, (unsigned long long)page->sent,
-                (unsigned long long)page->received, (unsigned long long)page->errors, (unsigned long long)page->looks);
-        if (!bad && (!page->scribbles || !page->received || !page->looks)) {
-                printf("FAIL %s: nothing happened\n", mode);
-                bad = 1;
-        }
+                (unsigned long long)page->received, (unsigned long long)page->errors, (unsigned long long)page->looks,
+                (double)page->longest_open_ns / MSEC);
         return bad;
 }
 
