@@ -43,6 +43,10 @@ uint32_t *endpoint_event(struct psyne_endpoint *e) {
         return e->is_producer ? &producer_of(e)->tx.shared->event : &consumer_of(e)->shared->event;
 }
 
+uint32_t *endpoint_bell_word(struct psyne_endpoint *e) {
+        return e->is_producer ? &producer_of(e)->tx.shared->bell : &consumer_of(e)->shared->bell;
+}
+
 static int enter(struct psyne_endpoint *e, const char *call) {
         uint32_t *busy;
 
@@ -134,15 +138,11 @@ void endpoint_nudge(struct psyne_endpoint *e) {
                 bell_ring(e->bell);
 }
 
+/* Its bell stays: one that lingers may sleep by that. */
 void endpoint_close(struct psyne_endpoint *e) {
-        struct psyne_channel *ch = endpoint_channel(e);
-
         if (e->set)
                 waitset_forget(e->set, e);
         endpoint_disarm(e);
-        pthread_mutex_lock(&ch->lock);
-        e->bell = bell_free(e->bell);
-        pthread_mutex_unlock(&ch->lock);
 }
 
 /* 1 = ready, and not armed; 0 = armed. */
@@ -161,13 +161,14 @@ static int arm(struct psyne_endpoint *e) {
 /* The descriptor's fact: who rings. */
 static void tell(struct psyne_endpoint *e, uint32_t index) {
         struct psyne_channel *ch = endpoint_channel(e);
-        bool by_hand = bell_handle(e->bell) >= 0, never = ch->uring == PSYNE_NEVER;
+        bool by_hand = bell_handle(e->bell) >= 0, as_asked = by_hand == (ch->engine != PARK_URING);
         const char *why = "", *fix = "";
 
         if (by_hand)
                 (void)park_probe(&why, &fix);
         layout_fact_set(&ch->view, e->is_producer ? LAYOUT_SCOPE_LANE : LAYOUT_SCOPE_MEMBER, index, "fd",
-                never ? "eventfd" : "io_uring", by_hand ? "eventfd" : "io_uring", never ? "" : why, never ? "" : fix);
+                ch->engine == PARK_URING ? "io_uring" : "eventfd", by_hand ? "eventfd" : "io_uring", as_asked ? "" : why,
+                as_asked ? "" : fix);
 }
 
 /* A handle for whoever wakes: for this process, for all that are in the channel, and for those that come. */
@@ -188,8 +189,7 @@ static int hand_out(struct psyne_endpoint *e, struct bell *b) {
         if (r < 0)
                 return r;
         service_announce_bell(ch, e);
-        __atomic_store_n(e->is_producer ? &producer_of(e)->tx.shared->bell : &consumer_of(e)->shared->bell, 1,
-                __ATOMIC_RELEASE); /* before its bit */
+        __atomic_store_n(endpoint_bell_word(e), LAYOUT_BELL_ARMED, __ATOMIC_RELEASE); /* before its bit */
         return 0;
 }
 
@@ -243,6 +243,8 @@ int psyne_fd(struct psyne_endpoint *e) {
         r = endpoint_need_bell(e);
         if (r == 0)
                 r = bell_fd(e->bell);
+        if (r < 0)
+                error_default(r, "a descriptor for an endpoint of %s: %s", endpoint_channel(e)->uri, strerror(-r));
         leave(e);
         return r;
 }
@@ -319,8 +321,10 @@ int psyne_arm_sqe(struct psyne_endpoint *e, struct io_uring_sqe *sqe) {
                 r = endpoint_need_bell(e);
                 if (r == 0)
                         r = bell_arm(e->bell, e->rest.event, e->rest.until_ns);
-                if (r == 0 && users_ring_poll(sqe, bell_fd(e->bell)) < 0)
-                        r = -ENOTSUP;
+                if (r == 0)
+                        r = bell_fd(e->bell);
+                if (r >= 0)
+                        r = users_ring_poll(sqe, r) < 0 ? -ENOTSUP : 0;
         }
         if (r < 0) {
                 endpoint_disarm(e);

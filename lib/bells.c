@@ -36,11 +36,26 @@ int bells_put(struct psyne_channel *ch, enum bells_side side, uint32_t index, ui
         return 0;
 }
 
-void bells_strike(const struct psyne_channel *ch, enum bells_side side, uint32_t index, uint32_t generation) {
+/* False: we have no handle of it. */
+bool bells_strike(const struct psyne_channel *ch, enum bells_side side, uint32_t index, uint32_t generation) {
         uint64_t word = __atomic_load_n(&ch->bells[side][index], __ATOMIC_ACQUIRE);
 
-        if (fd_of(word) >= 0 && (uint32_t)(word >> 32) == generation)
-                bell_strike(fd_of(word));
+        if (fd_of(word) < 0 || (uint32_t)(word >> 32) != generation)
+                return false;
+        bell_strike(fd_of(word));
+        return true;
+}
+
+/* Ours, all of them: somebody has left who may have owed a wake, and may not have had the handle yet. */
+void bells_strike_own(struct psyne_channel *ch) {
+        pthread_mutex_lock(&ch->lock);
+        for (struct psyne_consumer *c = ch->consumers; c; c = c->next)
+                if (c->endpoint.bell && bell_handle(c->endpoint.bell) >= 0)
+                        bell_ring(c->endpoint.bell);
+        for (struct psyne_producer *p = ch->producers; p; p = p->next)
+                if (p->endpoint.bell && bell_handle(p->endpoint.bell) >= 0)
+                        bell_ring(p->endpoint.bell);
+        pthread_mutex_unlock(&ch->lock);
 }
 
 void bells_close(struct psyne_channel *ch) {

@@ -460,6 +460,7 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
         struct psyne_channel *found;
         _cleanup_(cleanup_freep) struct uri *u = NULL;
         struct wishes w;
+        enum park_engine asked;
         const char *why, *fix;
         int r;
 
@@ -478,9 +479,18 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
         r = process_init();
         if (r < 0)
                 return r;
-        if (w.engine == URI_ENGINE_FUTEX || w.uring == PSYNE_NEVER)
-                park_force(PARK_FUTEX);
-        if ((w.engine == URI_ENGINE_URING || w.uring == PSYNE_REQUIRE) && park_probe(&why, &fix) != PARK_URING)
+        asked = w.engine == URI_ENGINE_FUTEX || w.uring == PSYNE_NEVER ? PARK_FUTEX :
+                w.engine == URI_ENGINE_EVENTFD                        ? PARK_EVENTFD :
+                                                                        PARK_URING;
+        if (asked != PARK_URING)
+                park_force(asked);
+        if (w.engine == URI_ENGINE_EVENTFD && w.flags & PSYNE_NO_THREAD)
+                return error_set(-ENOTSUP, "engine=eventfd cannot be had with nothread=1: nobody would hand eventfds over");
+        if (w.engine == URI_ENGINE_EVENTFD && park_probe(&why, &fix) != PARK_EVENTFD)
+                return error_set(-ENOTSUP, "engine=eventfd cannot be had: %s", why);
+        if (w.engine == URI_ENGINE_URING && park_probe(&why, &fix) != PARK_URING)
+                return error_set(-ENOTSUP, "engine=uring cannot be had: %s", why);
+        if (w.uring == PSYNE_REQUIRE && park_probe(&why, &fix) == PARK_FUTEX)
                 return error_set(-ENOTSUP, "io_uring is required and cannot be had: %s", why);
 
         if (w.membarrier && !process_has_membarrier())
@@ -501,7 +511,7 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
         ch->flags = w.flags;
         ch->wait = w.wait ? w.wait : PSYNE_WAIT_HYBRID;
         ch->linger_ns = w.linger_ns;
-        ch->uring = w.engine == URI_ENGINE_FUTEX ? PSYNE_NEVER : w.uring;
+        ch->engine = asked;
 
         if (u->scheme == URI_MEMORY) {
                 process_lock();

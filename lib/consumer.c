@@ -92,7 +92,6 @@ static int consumer_group(struct psyne_channel *ch, const struct psyne_consumer_
 int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, struct psyne_consumer **ret) {
         struct psyne_consumer *c;
         uint32_t held_max = opts && opts->held_max ? opts->held_max : HELD_DEFAULT, group, index;
-        const char *why, *fix;
         void *memory = NULL;
         int r, prepared;
 
@@ -120,7 +119,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
                 free(c);
                 return error_set(-ENOMEM, "no memory for a consumer");
         }
-        prepared = park_prepare(); /* now: a wait allocates nothing. Where it fails this thread waits by futex(2) */
+        prepared = park_prepare(); /* now: a wait allocates nothing */
         c->channel = ch;
         c->held_max = held_max;
         r = consumer_group(ch, opts, &group);
@@ -171,20 +170,12 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         c->shared->joined_ns = (uint64_t)clock_ns();
         c->shared->wait = (uint32_t)c->endpoint.wait;
         c->shared->prefetch = c->prefetch;
-        c->shared->engine = park_probe(&why, &fix);
-        if (prepared < 0 && c->shared->engine == PARK_URING) {
-                c->shared->engine = PARK_FUTEX;
-                why = strerror(-prepared);
-        }
-        layout_fact_set(&ch->view, LAYOUT_SCOPE_MEMBER, index, "wake",
-                ch->uring == PSYNE_NEVER ? "futex(2)" : "io_uring",
-                c->shared->engine == PARK_URING ? "io_uring" : "futex(2)",
-                ch->uring == PSYNE_NEVER ? "" : why, ch->uring == PSYNE_NEVER ? "" : fix);
         pthread_mutex_lock(&ch->lock);
         c->rx.hot.fence = __atomic_load_n(&ch->fence, __ATOMIC_RELAXED); /* from here on the service's to change */
         c->next = ch->consumers;
         ch->consumers = c;
         pthread_mutex_unlock(&ch->lock);
+        endpoint_settle(&c->endpoint, prepared);
         FAULT_POINT("consumer.joining");
         __atomic_store_n(&c->shared->state, LAYOUT_ACTIVE, __ATOMIC_RELEASE);
         __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
@@ -330,7 +321,7 @@ static int sleep_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event
         consumer_lie_down(c, w->deadline_ns, &rest);
         wake_barrier_heavy(c->channel);
         if (walk_ready(c) < 0) { /* a lane that joined since has raised the event word */
-                r = park_wait(&m->event, event, rest.until_ns);
+                r = endpoint_sleep(&c->endpoint, event, rest.until_ns);
                 if (r == 0 && __atomic_load_n(&m->event, __ATOMIC_RELAXED) != event)
                         count(&m->wakes_received, 1);
         }

@@ -58,7 +58,8 @@ struct psyne_channel {
         uint32_t flags;             /* psyne_opts.flags */
         enum psyne_wait wait;       /* default of its endpoints */
         int64_t linger_ns;
-        enum psyne_try huge, numa, uring;
+        enum psyne_try huge, numa;
+        enum park_engine engine;    /* that was asked for */
 
         struct layout_view view;
         void *map;
@@ -92,6 +93,7 @@ struct psyne_endpoint {
         bool armed;                 /* its bit stands, while the thread is not in a call of ours */
         uint32_t in_flight;         /* requests of it in a ring of the caller's */
         struct rest rest;           /* while it is armed */
+        int handle;                 /* of the bell, if its waits go by that; -1: by its event word */
         struct bell *bell;          /* NULL: not asked for yet. Changed under the channel's lock: the service hands it out */
         struct psyne_waitset *set;  /* that it is in, or NULL */
 };
@@ -344,6 +346,7 @@ void endpoint_nudge(struct psyne_endpoint *e); /* it has to lie down anew */
 void endpoint_close(struct psyne_endpoint *e);
 uint32_t *endpoint_event(struct psyne_endpoint *e);
 int endpoint_need_bell(struct psyne_endpoint *e);
+uint32_t *endpoint_bell_word(struct psyne_endpoint *e);
 void endpoint_row(struct psyne_endpoint *e, enum bells_side *side, uint32_t *index, uint32_t *generation);
 struct psyne_channel *endpoint_channel(const struct psyne_endpoint *e);
 enum ready consumer_ready(struct psyne_consumer *c);
@@ -354,9 +357,14 @@ void producer_lie_down(struct psyne_producer *p, uint64_t ask, struct rest *rest
 void producer_get_up(struct psyne_producer *p);
 uint64_t producer_wanted(const struct psyne_producer *p);
 
+/* engine.c */
+void endpoint_settle(struct psyne_endpoint *e, int prepared);
+int endpoint_sleep(struct psyne_endpoint *e, uint32_t expected, int64_t until_ns);
+
 /* bells.c */
 int bells_put(struct psyne_channel *ch, enum bells_side side, uint32_t index, uint32_t generation, int fd);
-void bells_strike(const struct psyne_channel *ch, enum bells_side side, uint32_t index, uint32_t generation);
+bool bells_strike(const struct psyne_channel *ch, enum bells_side side, uint32_t index, uint32_t generation);
+void bells_strike_own(struct psyne_channel *ch);
 void bells_close(struct psyne_channel *ch);
 
 /* waitset.c */
@@ -366,6 +374,7 @@ void waitset_forget(struct psyne_waitset *w, struct psyne_endpoint *e); /* it cl
 int service_join(struct psyne_channel *ch);
 void service_leave(struct psyne_channel *ch);
 void service_announce_lane(struct psyne_channel *ch, uint32_t lane);
+void service_take(const struct psyne_channel *ch);
 void service_announce_bell(struct psyne_channel *ch, struct psyne_endpoint *e);
 bool service_handshaking(const struct psyne_channel *ch); /* a peer has not answered our hello yet */
 bool service_lane_lost(struct psyne_channel *ch, uint32_t lane, uint32_t generation);

@@ -100,7 +100,6 @@ static int lane_prepare(struct psyne_channel *ch, uint32_t lane, struct psyne_pr
         l->page_bytes = report.page_bytes;
         l->node = report.node;
         l->thread = (uint32_t)syscall(SYS_gettid);
-        l->engine = v->peers[ch->slot].engine;
         __atomic_store_n(&l->bell, 0, __ATOMIC_RELAXED);
         l->flags = 0;
         __atomic_store_n(&l->order, __atomic_add_fetch(&v->header->lanes_generation, 1, __ATOMIC_SEQ_CST),
@@ -130,7 +129,7 @@ int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_op
         struct psyne_producer *p = NULL;
         uint32_t lane;
         void *memory = NULL;
-        int r;
+        int prepared, r;
 
         if (!ch || !ret || (opts && opts->struct_size != sizeof(*opts)))
                 return error_set(-EINVAL, "psyne_producer_open: channel, result or struct_size is missing");
@@ -160,7 +159,7 @@ int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_op
                 free(p);
                 return error_default(r, "opening a producer: %s", strerror(-r));
         }
-        (void)park_prepare(); /* now: a wait allocates nothing. Where it fails this thread waits by futex(2) */
+        prepared = park_prepare(); /* now: a wait allocates nothing */
         p->channel = channel_ref(ch);
         p->endpoint = (struct psyne_endpoint){
                 .is_producer = true,
@@ -177,6 +176,7 @@ int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_op
         p->next = ch->producers;
         ch->producers = p;
         pthread_mutex_unlock(&ch->lock);
+        endpoint_settle(&p->endpoint, prepared);
 
         /* Every live reader has the ring's descriptor before anything can be committed to it: what follows a death
          * of this process is then theirs to read. */
@@ -326,7 +326,7 @@ static int sleep_for(struct psyne_producer *p, struct waiter *w, uint64_t wanted
         producer_lie_down(p, ask, &rest);
         wake_barrier_heavy(p->channel);
         if (!is_free(p, wanted, true)) {
-                r = park_wait(&l->event, event, nap < rest.until_ns ? nap : rest.until_ns);
+                r = endpoint_sleep(&p->endpoint, event, nap < rest.until_ns ? nap : rest.until_ns);
                 if (r == -ETIME && rest.backstop && nap > rest.until_ns && is_free(p, wanted, true))
                         count(&l->backstop_hits, 1);
                 else if (r == 0 && __atomic_load_n(&l->event, __ATOMIC_RELAXED) != event)

@@ -282,6 +282,7 @@ static void on_hangup(struct connection *k) {
         struct psyne_channel *ch = k->channel;
 
         connection_close_socket(k);
+        bells_strike_own(ch);
         if (k->slot < 0) {
                 connection_free(k);
                 return;
@@ -348,7 +349,7 @@ static void on_bell(struct connection *k, const struct hail *h, int fd) {
         if (h->bytes < BELLS_SIDES && h->lane < (h->bytes == BELLS_LANE ? v->n_lanes : v->n_members) && is_handle(fd)) {
                 (void)membership_row_state(h->bytes == BELLS_LANE ? (const void *)&v->lanes[h->lane]
                                                                   : (const void *)&v->members[h->lane], &owner);
-                r = (owner & 0xff) == h->slot ? 0 : -EACCES; /* nobody rings for somebody else */
+                r = layout_owner_slot(owner) == h->slot ? 0 : -EACCES; /* nobody rings for somebody else */
         }
         if (r < 0) {
                 close(fd);
@@ -359,7 +360,7 @@ static void on_bell(struct connection *k, const struct hail *h, int fd) {
         pthread_mutex_unlock(&ch->lock);
         asleep = __atomic_load_n(h->bytes == BELLS_LANE ? &v->header->waiters : &v->header->sleepers, __ATOMIC_ACQUIRE);
         if (r == 0 && asleep & 1ull << h->lane) /* it may be owed a wake */
-                bells_strike(ch, (enum bells_side)h->bytes, h->lane, h->lane_generation);
+                (void)bells_strike(ch, (enum bells_side)h->bytes, h->lane, h->lane_generation);
 }
 
 /* Takes @fd over. */
@@ -441,7 +442,7 @@ static void on_readable(struct connection *k) {
 
 static void on_accept(struct psyne_channel *ch) {
         struct service_state *st = state_of(ch);
-        struct connection *k;
+        struct connection *k = NULL;
         int sock, r;
 
         for (;;) {
@@ -729,6 +730,21 @@ bool service_lane_lost(struct psyne_channel *ch, uint32_t lane, uint32_t generat
 
 int service_poll(struct psyne_channel *ch, int64_t timeout_ns) {
         return turn(ch->service, timeout_ns == PSYNE_NOWAIT ? 0 : clock_deadline_ns(timeout_ns));
+}
+
+/* Takes what peers have sent, for a thread that cannot wait for the next psyne_poll(). No lock of the channel's held. */
+void service_take(const struct psyne_channel *ch) {
+        struct connection *k, *next;
+
+        if (!ch->service)
+                return;
+        pthread_mutex_lock(&service_lock);
+        on_accept((struct psyne_channel *)(uintptr_t)ch);
+        for (k = state_of(ch)->connections; k; k = next) {
+                next = k->next;
+                on_readable(k);
+        }
+        pthread_mutex_unlock(&service_lock);
 }
 
 bool service_handshaking(const struct psyne_channel *ch) {

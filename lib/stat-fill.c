@@ -32,7 +32,8 @@ static void copy_text(char *to, size_t n, const char *from, size_t from_n) {
 #define COPY_TEXT(to, from) copy_text(to, sizeof(to), from, sizeof(from))
 
 static_assert((int)PSYNE_STAT_FREE == LAYOUT_FREE && (int)PSYNE_STAT_DAMAGED == LAYOUT_DAMAGED, "same order");
-static_assert((int)PSYNE_STAT_ENGINE_URING == PARK_URING && (int)PSYNE_STAT_ENGINE_FUTEX == PARK_FUTEX, "same order");
+static_assert((int)PSYNE_STAT_ENGINE_URING == PARK_URING && (int)PSYNE_STAT_ENGINE_FUTEX == PARK_FUTEX &&
+                (int)PSYNE_STAT_ENGINE_EVENTFD == PARK_EVENTFD, "same order");
 static_assert(
         (int)PSYNE_STAT_CHANNEL == LAYOUT_SCOPE_CHANNEL && (int)PSYNE_STAT_MEMBER == LAYOUT_SCOPE_MEMBER, "same order");
 
@@ -41,7 +42,7 @@ static enum psyne_stat_state state_of(uint32_t state) {
 }
 
 static enum psyne_stat_engine engine_of(uint32_t engine) {
-        return engine <= PARK_FUTEX ? (enum psyne_stat_engine)engine : PSYNE_STAT_ENGINE_UNKNOWN;
+        return engine <= PARK_EVENTFD ? (enum psyne_stat_engine)engine : PSYNE_STAT_ENGINE_UNKNOWN;
 }
 
 static enum psyne_try try_of(uint32_t t) {

@@ -184,7 +184,8 @@ static const struct word words_try[] = {{"never", URI_NEVER}, {"try", URI_TRY}, 
 static const struct word words_wait[] = {
         {"hybrid", URI_WAIT_HYBRID}, {"spin", URI_WAIT_SPIN}, {"block", URI_WAIT_BLOCK}, {NULL, 0}};
 static const struct word words_engine[] = {
-        {"auto", URI_ENGINE_AUTO}, {"uring", URI_ENGINE_URING}, {"futex", URI_ENGINE_FUTEX}, {NULL, 0}};
+        {"auto", URI_ENGINE_AUTO}, {"uring", URI_ENGINE_URING}, {"eventfd", URI_ENGINE_EVENTFD}, {"futex", URI_ENGINE_FUTEX},
+        {NULL, 0}};
 static const struct word words_barrier[] = {
         {"auto", URI_BARRIER_AUTO}, {"fence", URI_BARRIER_FENCE}, {"membarrier", URI_BARRIER_MEMBARRIER}, {NULL, 0}};
 static const struct word words_bool[] = {{"0", 0}, {"1", 1}, {NULL, 0}};

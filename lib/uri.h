@@ -49,7 +49,7 @@ enum uri_key {
 enum uri_mode { URI_MODE_SPSC = 1, URI_MODE_MPSC, URI_MODE_SPMC, URI_MODE_MPMC, URI_MODE_BROADCAST };
 enum uri_try { URI_TRY = 1, URI_NEVER, URI_REQUIRE };
 enum uri_wait { URI_WAIT_HYBRID, URI_WAIT_SPIN, URI_WAIT_BLOCK };
-enum uri_engine { URI_ENGINE_AUTO, URI_ENGINE_URING, URI_ENGINE_FUTEX };
+enum uri_engine { URI_ENGINE_AUTO, URI_ENGINE_URING, URI_ENGINE_FUTEX, URI_ENGINE_EVENTFD };
 enum uri_barrier { URI_BARRIER_AUTO, URI_BARRIER_FENCE, URI_BARRIER_MEMBARRIER };
 
 /* A value means something only where its bit in `set` is on; elsewhere it is 0. */

@@ -366,7 +366,9 @@ static int hand_over(struct psyne_waitset *w, int64_t *until_ns) {
                 if (r == -ENOSYS) {
                         r = endpoint_need_bell(t->e);
                         if (r == 0)
-                                r = watch_add(w->watch, bell_fd(t->e->bell), EPOLLIN, t);
+                                r = bell_fd(t->e->bell);
+                        if (r >= 0)
+                                r = watch_add(w->watch, r, EPOLLIN, t);
                         t->belled = r == 0;
                 }
                 if (r == 0 && t->belled)

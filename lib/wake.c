@@ -28,21 +28,33 @@ void wake_barrier_heavy(const struct psyne_channel *ch) {
         __atomic_thread_fence(__ATOMIC_SEQ_CST); /* both sides fence: pairs with psyne_lane_sleepers() */
 }
 
+/* Without a service thread handles lie where they arrived. */
+static void wake_handle(const struct psyne_channel *ch, enum bells_side side, uint32_t i, uint32_t generation) {
+        if (bells_strike(ch, side, i, generation) || !(ch->flags & PSYNE_NO_THREAD))
+                return;
+        service_take(ch);
+        (void)bells_strike(ch, side, i, generation);
+}
+
 /* The kernel's part: everyone who waits for the row's event word, and its bell where the kernel does not ring it. */
 static void wake_row_member(const struct psyne_channel *ch, uint32_t i) {
         struct layout_member *m = &ch->view.members[i];
+        uint32_t bell = __atomic_load_n(&m->bell, __ATOMIC_RELAXED); /* set before its bit, which we have seen */
 
-        (void)park_wake(&m->event, INT_MAX); /* all are its own: a ring's of it that waits must not take another's */
-        if (__atomic_load_n(&m->bell, __ATOMIC_RELAXED)) /* set before its bit, which we have seen */
-                bells_strike(ch, BELLS_MEMBER, i, __atomic_load_n(&m->generation, __ATOMIC_RELAXED));
+        if (bell != LAYOUT_BELL_ALWAYS)
+                (void)park_wake(&m->event, INT_MAX); /* all are its own: a ring's of it that waits must not take another's */
+        if (bell)
+                wake_handle(ch, BELLS_MEMBER, i, __atomic_load_n(&m->generation, __ATOMIC_RELAXED));
 }
 
 static void wake_row_lane(const struct psyne_channel *ch, uint32_t i) {
         struct layout_lane *l = &ch->view.lanes[i];
+        uint32_t bell = __atomic_load_n(&l->bell, __ATOMIC_RELAXED);
 
-        (void)park_wake(&l->event, INT_MAX);
-        if (__atomic_load_n(&l->bell, __ATOMIC_RELAXED))
-                bells_strike(ch, BELLS_LANE, i, __atomic_load_n(&l->generation, __ATOMIC_RELAXED));
+        if (bell != LAYOUT_BELL_ALWAYS)
+                (void)park_wake(&l->event, INT_MAX);
+        if (bell)
+                wake_handle(ch, BELLS_LANE, i, __atomic_load_n(&l->generation, __ATOMIC_RELAXED));
 }
 
 /* False: we have woken it in its present sleep before. */
@@ -201,13 +213,13 @@ void wake_everyone(struct psyne_channel *ch) {
                 if (__atomic_load_n(&v->members[i].state, __ATOMIC_ACQUIRE) == LAYOUT_ACTIVE) {
                         __atomic_fetch_add(&v->members[i].event, 1, __ATOMIC_RELEASE);
                         (void)park_wake_signal_safe(&v->members[i].event, INT_MAX);
-                        bells_strike(ch, BELLS_MEMBER, i, __atomic_load_n(&v->members[i].generation, __ATOMIC_RELAXED));
+                        (void)bells_strike(ch, BELLS_MEMBER, i, __atomic_load_n(&v->members[i].generation, __ATOMIC_RELAXED));
                 }
         for (uint32_t i = 0; i < v->n_lanes; i++)
                 if (__atomic_load_n(&v->lanes[i].state, __ATOMIC_ACQUIRE) != LAYOUT_FREE) {
                         __atomic_fetch_add(&v->lanes[i].event, 1, __ATOMIC_RELEASE);
                         (void)park_wake_signal_safe(&v->lanes[i].event, INT_MAX);
-                        bells_strike(ch, BELLS_LANE, i, __atomic_load_n(&v->lanes[i].generation, __ATOMIC_RELAXED));
+                        (void)bells_strike(ch, BELLS_LANE, i, __atomic_load_n(&v->lanes[i].generation, __ATOMIC_RELAXED));
                 }
         __atomic_fetch_add(&v->header->peers_event, 1, __ATOMIC_RELEASE);
         (void)park_wake_signal_safe(&v->header->peers_event, INT_MAX);
@@ -218,12 +230,12 @@ void wake_local(struct psyne_channel *ch) {
         for (struct psyne_consumer *c = ch->consumers; c; c = c->next) {
                 __atomic_fetch_add(&c->shared->event, 1, __ATOMIC_RELEASE);
                 (void)park_wake_signal_safe(&c->shared->event, INT_MAX);
-                bells_strike(ch, BELLS_MEMBER, c->index, __atomic_load_n(&c->shared->generation, __ATOMIC_RELAXED));
+                (void)bells_strike(ch, BELLS_MEMBER, c->index, __atomic_load_n(&c->shared->generation, __ATOMIC_RELAXED));
         }
         for (struct psyne_producer *p = ch->producers; p; p = p->next) {
                 __atomic_fetch_add(&p->tx.shared->event, 1, __ATOMIC_RELEASE);
                 (void)park_wake_signal_safe(&p->tx.shared->event, INT_MAX);
-                bells_strike(ch, BELLS_LANE, p->tx.index, __atomic_load_n(&p->tx.shared->generation, __ATOMIC_RELAXED));
+                (void)bells_strike(ch, BELLS_LANE, p->tx.index, __atomic_load_n(&p->tx.shared->generation, __ATOMIC_RELAXED));
         }
         pthread_mutex_unlock(&ch->lock);
 }

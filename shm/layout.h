@@ -181,7 +181,7 @@ struct layout_lane {
         uint32_t sleep_generation;
         uint64_t wanted;         /* the free position it sleeps for */
         uint32_t engine;
-        uint32_t bell;           /* 1 = it sleeps by a descriptor that wakers have to strike */
+        uint32_t bell;           /* enum layout_bell */
         uint64_t sleeping_since_ns;
         uint8_t pad4[LAYOUT_LINE - 32];
 
@@ -204,6 +204,12 @@ enum { /* layout_group.flags */
         LAYOUT_GROUP_OUT = 2,       /* ejected */
         LAYOUT_GROUP_IN_PLACE = 4,  /* its members write into the records they hold */
 };
+enum layout_bell { /* of a lane or a member: does it sleep by a handle that wakers have to strike? */
+        LAYOUT_BELL_NONE,
+        LAYOUT_BELL_ARMED,  /* in an event loop; in its own calls by its event word */
+        LAYOUT_BELL_ALWAYS, /* nobody ever waits for its event word */
+};
+
 enum layout_group_kind { LAYOUT_GROUP_EXCLUSIVE = 1, LAYOUT_GROUP_SHARED = 2 };
 
 struct layout_group {

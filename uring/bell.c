@@ -18,7 +18,7 @@ struct bell {
         int event_fd;
         struct bell_ring *ring; /* NULL: rung by hand */
 
-        /* By hand: an epoll of the eventfd, and of a timer once there is a time to keep. */
+        /* By hand: an epoll, once it is asked for, of the eventfd and of a timer once there is a time to keep. */
         int fd;
         int timer_fd;
         int64_t timer_at;
@@ -45,10 +45,8 @@ int bell_new(struct bell **ret, uint32_t *word) {
         b->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (b->event_fd < 0)
                 r = -errno;
-        else if (park_probe(NULL, NULL) != PARK_URING || bell_ring_new(&b->ring, b->event_fd) < 0) {
-                b->fd = epoll_create1(EPOLL_CLOEXEC);
-                r = b->fd < 0 ? -errno : bell_watch(b, b->event_fd);
-        }
+        else if (park_probe(NULL, NULL) == PARK_URING)
+                (void)bell_ring_new(&b->ring, b->event_fd); /* or by hand */
         if (r < 0) {
                 bell_free(b);
                 return r;
@@ -68,8 +66,23 @@ struct bell *bell_free(struct bell *b) {
         return NULL;
 }
 
-int bell_fd(const struct bell *b) {
-        return b->ring ? b->event_fd : b->fd;
+int bell_fd(struct bell *b) {
+        int r;
+
+        if (b->ring)
+                return b->event_fd;
+        if (b->fd >= 0)
+                return b->fd;
+        b->fd = epoll_create1(EPOLL_CLOEXEC);
+        r = b->fd < 0 ? -errno : bell_watch(b, b->event_fd);
+        if (r == 0 && b->timer_fd >= 0)
+                r = bell_watch(b, b->timer_fd);
+        if (r < 0) {
+                cleanup_closep(&b->fd);
+                b->fd = -1;
+                return r;
+        }
+        return b->fd;
 }
 
 int bell_handle(const struct bell *b) {
@@ -109,7 +122,9 @@ static int bell_set_timer(struct bell *b, int64_t at_ns) {
                 at.it_value.tv_nsec = 1; /* zero would stop it */
         if (b->timer_fd < 0) {
                 b->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-                r = b->timer_fd < 0 ? -errno : bell_watch(b, b->timer_fd);
+                if (b->timer_fd < 0)
+                        return -errno;
+                r = b->fd >= 0 ? bell_watch(b, b->timer_fd) : 0;
                 if (r < 0)
                         return r;
         }

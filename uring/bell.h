@@ -14,7 +14,7 @@ struct bell;
 
 int bell_new(struct bell **ret, uint32_t *word); /* the word outlives it */
 struct bell *bell_free(struct bell *b);          /* returns NULL, accepts it */
-int bell_fd(const struct bell *b);
+int bell_fd(struct bell *b); /* the same at every call; -errno if it cannot be made */
 int bell_handle(const struct bell *b); /* what wakers write to; -1: they need not */
 
 /*

@@ -28,6 +28,10 @@ int park_wait(uint32_t *word, uint32_t expected, int64_t deadline_ns) {
         return park_futex_wait(word, expected, deadline_ns);
 }
 
+int park_wait_handle(int handle, const uint32_t *word, uint32_t expected, int64_t deadline_ns) {
+        return __atomic_load_n(word, __ATOMIC_RELAXED) != expected ? 0 : park_poll_wait(handle, deadline_ns);
+}
+
 int park_wake(uint32_t *word, int n) {
         return park_futex_wake(word, n);
 }

@@ -39,7 +39,13 @@ enum psyne_stat_process {
         PSYNE_STAT_PROCESS_GONE,
 };
 
-enum psyne_stat_engine { PSYNE_STAT_ENGINE_UNKNOWN, PSYNE_STAT_ENGINE_URING, PSYNE_STAT_ENGINE_FUTEX };
+/* How it sleeps: by futex operations of io_uring, by futex(2), by io_uring and an eventfd that wakers write to. */
+enum psyne_stat_engine {
+        PSYNE_STAT_ENGINE_UNKNOWN,
+        PSYNE_STAT_ENGINE_URING,
+        PSYNE_STAT_ENGINE_FUTEX,
+        PSYNE_STAT_ENGINE_EVENTFD,
+};
 enum psyne_stat_scope { PSYNE_STAT_CHANNEL = 1, PSYNE_STAT_LANE, PSYNE_STAT_MEMBER };
 
 /* One process's handle on the channel. */

@@ -240,7 +240,7 @@ Test(uri, refuses_bad_values) {
         expect_refused("ipc://x?huge=yes", -EINVAL, "never, try, require");
         expect_refused("ipc://x?wait=sleep", -EINVAL, "hybrid, spin, block");
         expect_refused("ipc://x?nothread=2", -EINVAL, "0, 1");
-        expect_refused("ipc://x?engine=epoll", -EINVAL, "auto, uring, futex");
+        expect_refused("ipc://x?engine=epoll", -EINVAL, "auto, uring, eventfd, futex");
         expect_refused("ipc://x?barrier=none", -EINVAL, "membarrier");
         expect_refused("ipc://x?perm=0680", -EINVAL, "octal");
         expect_refused("ipc://x?perm=rw", -EINVAL, "octal");

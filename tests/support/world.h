@@ -61,6 +61,7 @@ void world_reach(struct world *w, uint32_t step);
 int world_await(struct world *w, uint32_t step, const char *file, int line);
 
 /* psyne_open() of the world's channel in the world's mode; @query as in a URI, or NULL. */
+bool engine_is_there(const char *engine); /* or says why not */
 int world_open(struct world *w, const char *query, struct psyne_channel **ret);
 
 #define MUST(cond)                                                                                                     \

@@ -43,7 +43,7 @@ static struct bell *bell_make(enum park_engine e, uint32_t *word) {
         }                                                                                                              \
         static void name(struct bell *b, uint32_t *word)
 
-static bool readable(const struct bell *b, int timeout_ms) {
+static bool readable(struct bell *b, int timeout_ms) {
         struct pollfd p = {.fd = bell_fd(b), .events = POLLIN};
 
         return poll(&p, 1, timeout_ms) == 1;

@@ -10,6 +10,8 @@ extern const struct bench_impl impl_line;  /* floor.c: the raw line, also the pr
 extern const struct bench_impl impl_floor; /* floor.c: one line with the payload in it; a bare ring */
 extern const struct bench_impl impl_psyne; /* psyne-impl.c */
 extern const struct bench_impl impl_psyne_futex;
+extern const struct bench_impl impl_psyne_eventfd;
+extern const struct bench_impl impl_eventfd; /* sleep-eventfd.c */
 extern const struct bench_impl impl_uring; /* sleep-uring.c */
 
 #endif

@@ -238,21 +238,22 @@ const struct bench_impl impl_psyne = {
         .detach = psyne_detach,
 };
 
-/* The other engine, a process's choice: sleepers and wakers that are kept from io_uring. */
+/* The other engines, a process's choice: sleepers and wakers that are kept from io_uring, or from its futex operations. */
 static int psyne_futex_attach(struct bench_side *s, struct bench_arena *arena, void **ret) {
         engine = "?engine=futex";
         return psyne_attach(s, arena, ret);
 }
 
-const struct bench_impl impl_psyne_futex = {
-        .name = "psyne-futex",
-        .package = "-",
-        .version = PSYNE_VERSION,
-        .what = BENCH_LAT,
-        .calls = BENCH_SINGLE,
-        .modes = BENCH_PROCESSES,
-        .waits = PSYNE_WAITS & ~(unsigned)BENCH_WAIT_SPIN,
-        .attach = psyne_futex_attach,
-        .run = psyne_run,
-        .detach = psyne_detach,
-};
+static int psyne_eventfd_attach(struct bench_side *s, struct bench_arena *arena, void **ret) {
+        engine = "?engine=eventfd";
+        return psyne_attach(s, arena, ret);
+}
+
+#define PSYNE_ENGINE(n, a)                                                                                             \
+        {                                                                                                              \
+                .name = n, .package = "-", .version = PSYNE_VERSION, .what = BENCH_LAT, .calls = BENCH_SINGLE,         \
+                .modes = BENCH_PROCESSES, .waits = PSYNE_WAITS & ~(unsigned)BENCH_WAIT_SPIN, .attach = a,              \
+                .run = psyne_run, .detach = psyne_detach,                                                              \
+        }
+const struct bench_impl impl_psyne_futex = PSYNE_ENGINE("psyne-futex", psyne_futex_attach);
+const struct bench_impl impl_psyne_eventfd = PSYNE_ENGINE("psyne-eventfd", psyne_eventfd_attach);

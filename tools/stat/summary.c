@@ -17,7 +17,7 @@ const char *summary_state(enum psyne_stat_state state) {
 }
 
 const char *summary_engine(enum psyne_stat_engine engine) {
-        static const char *const names[] = {"-", "uring", "futex"};
+        static const char *const names[] = {"-", "uring", "futex", "eventfd"};
 
         return (unsigned)engine < sizeof(names) / sizeof(*names) ? names[engine] : "-";
 }
