@@ -621,7 +621,7 @@ static const char *broken_promise(const struct psyne_stat *s) {
                 const struct psyne_stat_lane *l = &s->lanes[i];
 
                 if (l->peer < -1 || l->peer >= (int32_t)s->n_peers || l->state > PSYNE_STAT_UNKNOWN ||
-                        l->engine > PSYNE_STAT_ENGINE_FUTEX || l->waiting_bytes > s->ring_bytes || l->node < -1)
+                        l->engine > PSYNE_STAT_ENGINE_EVENTFD || l->waiting_bytes > s->ring_bytes || l->node < -1)
                         return "a lane";
         }
         for (uint32_t i = 0; i < s->n_groups; i++) {
