@@ -29,7 +29,7 @@ static const struct {
         {"wake", bench_wake, 0, "round trips of sleepers, and publishing when nobody sleeps"},
 };
 
-static const struct bench_impl *const impls[] = {&impl_line, &impl_floor, &impl_futex, &impl_uring, &impl_eventfd,
+static const struct bench_impl *const impls[] = {&impl_line, &impl_floor, &impl_futex, &impl_uring, &impl_eventfd, &impl_sqpoll,
         &impl_psyne, &impl_psyne_futex, &impl_psyne_eventfd};
 
 enum {

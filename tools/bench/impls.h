@@ -13,5 +13,6 @@ extern const struct bench_impl impl_psyne_futex;
 extern const struct bench_impl impl_psyne_eventfd;
 extern const struct bench_impl impl_eventfd; /* sleep-eventfd.c */
 extern const struct bench_impl impl_uring; /* sleep-uring.c */
+extern const struct bench_impl impl_sqpoll;
 
 #endif

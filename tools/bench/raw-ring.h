@@ -19,7 +19,7 @@ struct raw_ring {
         unsigned char *rings; /* both rings in one map: IORING_FEAT_SINGLE_MMAP, Linux 5.4 */
         size_t rings_size;
         struct io_uring_sqe *sqes;
-        uint32_t *sq_tail, *sq_array, *cq_head, *cq_tail;
+        uint32_t *sq_tail, *sq_flags, *sq_array, *cq_head, *cq_tail;
         uint32_t sq_mask, cq_mask;
         struct io_uring_cqe *cqes;
 };
@@ -33,15 +33,18 @@ static inline void raw_ring_close(struct raw_ring *u) {
                 close(u->fd);
 }
 
-/* *@u is zero but for fd = -1. 0 or -errno; to be closed either way. */
-static inline int raw_ring_open(struct raw_ring *u) {
-        static const uint32_t flags[] = {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, 0};
+/* *@u is zero but for fd = -1. With @idle_ms a kernel thread submits, which polls for so long. 0 or -errno; to be closed
+ * either way. */
+static inline int raw_ring_open(struct raw_ring *u, uint32_t idle_ms) {
+        const uint32_t flags[] = {
+                idle_ms ? IORING_SETUP_SQPOLL : IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, idle_ms ? IORING_SETUP_SQPOLL : 0};
         struct io_uring_params p;
         size_t sq_size, cq_size;
 
         for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++) {
                 memset(&p, 0, sizeof(p));
                 p.flags = flags[i];
+                p.sq_thread_idle = idle_ms;
                 u->fd = (int)syscall(SYS_io_uring_setup, RAW_RING_ENTRIES, &p);
                 if (u->fd >= 0 || errno != EINVAL)
                         break;
@@ -64,6 +67,7 @@ static inline int raw_ring_open(struct raw_ring *u) {
                 return -errno;
         }
         u->sq_tail = (uint32_t *)(void *)(u->rings + p.sq_off.tail);
+        u->sq_flags = (uint32_t *)(void *)(u->rings + p.sq_off.flags);
         u->sq_array = (uint32_t *)(void *)(u->rings + p.sq_off.array);
         u->sq_mask = *(uint32_t *)(void *)(u->rings + p.sq_off.ring_mask);
         u->cq_head = (uint32_t *)(void *)(u->rings + p.cq_off.head);

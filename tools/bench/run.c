@@ -304,11 +304,16 @@ int run_row(
         return 0;
 }
 
+/* Only when it is named: the kernel's threads of a sqpoll run on, and take the CPU from whoever is measured next. */
+static bool only_by_name(const struct adapter *a) {
+        return strcmp(a->name, "sqpoll") == 0;
+}
+
 bool run_takes_part(const struct run *r, const struct table *t, unsigned i) {
         const struct adapter *a = &r->adapters[i].adapter;
 
         return (a->what & t->spec.what) && (a->waits & t->spec.wait) &&
-               (!r->options.impls || list_has(r->options.impls, a->name));
+               (r->options.impls ? list_has(r->options.impls, a->name) : !only_by_name(a));
 }
 
 /* Whoever can do it, in every kind of call that it has; psyne in both modes, others between processes if they can. */

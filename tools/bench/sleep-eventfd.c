@@ -58,7 +58,7 @@ static int handles_attach(struct bench_side *s, struct bench_arena *arena, void 
                 r = s->answer->error;
                 goto fail;
         }
-        r = raw_ring_open(&h->ring);
+        r = raw_ring_open(&h->ring, 0);
         if (r < 0) {
                 bench_refuse(s, r, "io_uring_setup: %s (sysctl kernel.io_uring_disabled, or a seccomp filter)",
                         strerror(-r));

@@ -9,6 +9,7 @@
 #include "bench/raw-ring.h"
 #include "bench/slot.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -41,7 +42,7 @@ static void uring_detach(void *ctx, struct bench_side *s) {
         free(u);
 }
 
-static int uring_attach(struct bench_side *s, struct bench_arena *arena, void **ret) {
+static int attach(struct bench_side *s, struct bench_arena *arena, uint32_t idle_ms, void **ret) {
         struct uring *u;
         int r;
 
@@ -55,13 +56,13 @@ static int uring_attach(struct bench_side *s, struct bench_arena *arena, void **
                 r = s->answer->error;
                 goto fail;
         }
-        r = raw_ring_open(&u->ring);
+        r = raw_ring_open(&u->ring, idle_ms);
         if (r < 0) {
                 bench_refuse(s, r, "io_uring_setup: %s (sysctl kernel.io_uring_disabled, or a seccomp filter)",
                         strerror(-r));
                 goto fail;
         }
-        r = uring_do(u, OP_FUTEX_WAKE, &u->slots.out->count, 1);
+        r = idle_ms ? 0 : uring_do(u, OP_FUTEX_WAKE, &u->slots.out->count, 1);
         if (r < 0) {
                 bench_refuse(s, r, "this kernel's io_uring has no futex operations (they came with Linux 6.7)");
                 goto fail;
@@ -72,6 +73,10 @@ static int uring_attach(struct bench_side *s, struct bench_arena *arena, void **
 fail:
         uring_detach(u, s);
         return r;
+}
+
+static int uring_attach(struct bench_side *s, struct bench_arena *arena, void **ret) {
+        return attach(s, arena, 0, ret);
 }
 
 LOOP_CALL void uring_send(void *ctx, size_t size, uint64_t seq, unsigned n) {
@@ -104,5 +109,78 @@ const struct bench_impl impl_uring = {
         .waits = BENCH_WAIT_BLOCK,
         .attach = uring_attach,
         .run = uring_run,
+        .detach = uring_detach,
+};
+
+/* ---- SQPOLL: a kernel thread submits, the waker makes no system call while that thread is awake ---------------------- */
+
+#define IDLE_MS 1000
+
+static int sqpoll_attach(struct bench_side *s, struct bench_arena *arena, void **ret) {
+        return attach(s, arena, IDLE_MS, ret);
+}
+
+static void sqpoll_submit(struct uring *u, uint8_t opcode, uint32_t *word, uint64_t value) {
+        struct io_uring_sqe *q = raw_ring_entry(&u->ring);
+
+        q->opcode = opcode;
+        q->fd = FUTEX2_U32_SHARED;
+        q->addr = (uint64_t)(uintptr_t)word;
+        q->off = value;
+        q->addr3 = ~0u;
+        q->user_data = opcode;
+        __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the tail is there before we ask whether the kernel's thread looks */
+        if (__atomic_load_n(u->ring.sq_flags, __ATOMIC_RELAXED) & IORING_SQ_NEED_WAKEUP)
+                syscall(SYS_io_uring_enter, u->ring.fd, 1, 0, IORING_ENTER_SQ_WAKEUP, NULL, 0);
+}
+
+/* Takes completions out until one of @opcode is among them. */
+static void sqpoll_await(struct uring *u, uint8_t opcode) {
+        struct raw_ring *r = &u->ring;
+
+        for (bool found = false; !found;) {
+                uint32_t head = *r->cq_head;
+
+                if (head == __atomic_load_n(r->cq_tail, __ATOMIC_ACQUIRE)) {
+                        syscall(SYS_io_uring_enter, r->fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0);
+                        continue;
+                }
+                found = r->cqes[head & r->cq_mask].user_data == opcode;
+                __atomic_store_n(r->cq_head, head + 1, __ATOMIC_RELEASE);
+        }
+}
+
+LOOP_CALL void sqpoll_send(void *ctx, size_t size, uint64_t seq, unsigned n) {
+        struct uring *u = ctx;
+
+        (void)n;
+        slot_put(&u->slots, size, seq);
+        sqpoll_submit(u, OP_FUTEX_WAKE, &u->slots.out->count, 1);
+}
+
+LOOP_CALL void sqpoll_take(void *ctx, size_t size, struct payload_reader *t) {
+        struct uring *u = ctx;
+
+        while (!slot_is_new(&u->slots)) {
+                sqpoll_submit(u, OP_FUTEX_WAIT, &u->slots.in->count, u->slots.taken);
+                sqpoll_await(u, OP_FUTEX_WAIT);
+        }
+        slot_get(&u->slots, size, t);
+}
+
+static void sqpoll_run(void *ctx, struct bench_side *s) {
+        loop_run(ctx, s, s->spec->size, sqpoll_send, sqpoll_take, sqpoll_send, sqpoll_take);
+}
+
+const struct bench_impl impl_sqpoll = {
+        .name = "sqpoll",
+        .package = "-",
+        .version = "-",
+        .what = BENCH_LAT,
+        .calls = BENCH_SINGLE,
+        .modes = BENCH_PROCESSES,
+        .waits = BENCH_WAIT_BLOCK,
+        .attach = sqpoll_attach,
+        .run = sqpoll_run,
         .detach = uring_detach,
 };
