@@ -138,11 +138,11 @@ void endpoint_nudge(struct psyne_endpoint *e) {
                 bell_ring(e->bell);
 }
 
-/* Its bell stays: one that lingers may sleep by that. */
+/* One that lingers may sleep by its bell. */
 void endpoint_close(struct psyne_endpoint *e) {
         if (e->set)
                 waitset_forget(e->set, e);
-        endpoint_disarm(e);
+        endpoint_disarm(e); /* its bell stays */
 }
 
 /* 1 = ready, and not armed; 0 = armed. */
