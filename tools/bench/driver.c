@@ -103,6 +103,7 @@ int driver_describe(struct driver *d, const char *path, struct adapter *ret, siz
         size_t n = 0;
         pid_t pid;
         FILE *f;
+        bool more;
 
         if (access(path, X_OK) < 0)
                 return -ENOENT;
@@ -132,9 +133,12 @@ int driver_describe(struct driver *d, const char *path, struct adapter *ret, siz
                 snprintf(a->path, sizeof(a->path), "%s", path);
                 n++;
         }
+        more = n == max && f && fgets(line, sizeof(line), f);
         if (f)
                 fclose(f);
         waitpid(pid, &status, 0);
+        if (more)
+                return fail(d, -ENOSPC, "%s has more than %zu implementations", path, max);
         if (n == 0)
                 return fail(d, -EPROTO, "%s does not speak this psyne-bench's worker protocol (version %u)", path,
                         BENCH_PROTOCOL);

@@ -180,11 +180,11 @@ static void run_add_peers(struct run *r, unsigned what) {
 }
 
 static int run_add_own(struct run *r, const char *path, bool is_against) {
-        struct adapter a[8];
+        struct adapter a[16];
         char sentence[320];
         int n;
 
-        n = driver_describe(r->driver, path, a, 8);
+        n = driver_describe(r->driver, path, a, sizeof(a) / sizeof(*a));
         if (n < 0) {
                 snprintf(sentence, sizeof(sentence), "%s",
                         n == -ENOENT ? "--against names no executable" : driver_error(r->driver));
