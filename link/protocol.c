@@ -1,0 +1,345 @@
+/* Both ends of a link: see protocol.h. */
+#include "link/protocol.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "structures go over the wire as they are");
+static_assert(sizeof(struct link_header) == 32, "the wire");
+static_assert(sizeof(struct link_hello) == 136, "the wire");
+static_assert(sizeof(struct link_refusal) == 128, "the wire");
+
+/* ---- frames ------------------------------------------------------------------------------------------------------ */
+
+static size_t frame_make(void *to, enum link_kind kind, uint64_t session, uint64_t position, const void *payload, uint32_t n) {
+        struct link_header h = {.kind = kind, .bytes = n, .position = position, .session = session};
+
+        h.crc = payload ? link_crc32c(0, payload, n) : 0;
+        h.crc_self = link_crc32c(0, &h, offsetof(struct link_header, crc_self));
+        memcpy(to, &h, sizeof(h));
+        if (payload && n)
+                memcpy((unsigned char *)to + sizeof(h), payload, n);
+        return sizeof(h) + n;
+}
+
+static bool header_is_whole(const struct link_header *h) {
+        return h->crc_self == link_crc32c(0, h, offsetof(struct link_header, crc_self));
+}
+
+/* Collects up to @need bytes; true once they are there. */
+static bool collect(struct link_in *in, size_t need, const unsigned char **bytes, size_t *n) {
+        size_t take = need - in->have < *n ? need - in->have : *n;
+
+        memcpy(in->bytes + in->have, *bytes, take);
+        in->have += take;
+        *bytes += take;
+        *n -= take;
+        return in->have == need;
+}
+
+/* ---- the sender -------------------------------------------------------------------------------------------------- */
+
+void link_tx_init(struct link_tx *t, uint64_t session, const struct link_hello *hello, uint64_t position,
+        uint32_t (*crc)(void *ctx, uint64_t position, size_t n), void *ctx) {
+        *t = (struct link_tx){
+                .session = session,
+                .hello = *hello,
+                .acked = position,
+                .sent = position,
+                .tail = position,
+                .deadline_ns = INT64_MAX,
+                .crc = crc,
+                .crc_ctx = ctx,
+        };
+        t->hello.magic = LINK_MAGIC;
+        t->hello.version = LINK_VERSION;
+}
+
+static void tx_say(struct link_tx *t, size_t n) {
+        t->head_bytes = t->head_left = n;
+}
+
+void link_tx_connected(struct link_tx *t, int64_t now_ns) {
+        t->state = LINK_MEETING;
+        t->in.have = 0;
+        t->span_left = 0;
+        t->said_bye = false;
+        t->deadline_ns = now_ns + LINK_HELLO_WITHIN_NS;
+        tx_say(t, frame_make(t->head, LINK_HELLO, t->session, t->acked, &t->hello, sizeof(t->hello)));
+}
+
+void link_tx_lost(struct link_tx *t) {
+        if (t->state != LINK_ENDED)
+                t->state = LINK_DOWN;
+        t->head_left = t->span_left = 0;
+        t->deadline_ns = INT64_MAX;
+}
+
+void link_tx_commit(struct link_tx *t, uint64_t tail) {
+        t->tail = tail;
+}
+
+void link_tx_close(struct link_tx *t) {
+        t->closing = true;
+}
+
+bool link_tx_out(struct link_tx *t, struct link_out *ret) {
+        if (!t->head_left && !t->span_left && t->state == LINK_OPEN) {
+                uint64_t left = t->tail - t->sent, most = t->hello.ring_bytes < LINK_FRAME_MAX ? t->hello.ring_bytes : LINK_FRAME_MAX;
+
+                if (left) {
+                        struct link_header h = {.kind = LINK_DATA,
+                                .bytes = (uint32_t)(left < most ? left : most),
+                                .position = t->sent,
+                                .session = t->session};
+
+                        h.crc = t->crc(t->crc_ctx, t->sent, h.bytes);
+                        h.crc_self = link_crc32c(0, &h, offsetof(struct link_header, crc_self));
+                        memcpy(t->head, &h, sizeof(h));
+                        tx_say(t, sizeof(h));
+                        t->span_at = t->sent;
+                        t->span_left = h.bytes;
+                        t->sent += h.bytes;
+                } else if (t->closing && !t->said_bye) {
+                        tx_say(t, frame_make(t->head, LINK_BYE, t->session, t->tail, NULL, 0));
+                        t->said_bye = true;
+                }
+        }
+        if (!t->head_left && !t->span_left)
+                return false;
+        *ret = (struct link_out){
+                .head = t->head + t->head_bytes - t->head_left,
+                .head_bytes = t->head_left,
+                .position = t->span_at,
+                .span_bytes = t->span_left,
+        };
+        return true;
+}
+
+void link_tx_wrote(struct link_tx *t, size_t n) {
+        size_t head = n < t->head_left ? n : t->head_left;
+
+        t->head_left -= head;
+        n -= head;
+        t->span_at += n;
+        t->span_left -= n;
+}
+
+static int tx_frame(struct link_tx *t, const struct link_header *h, const void *payload) {
+        switch (h->kind) {
+        case LINK_WELCOME:
+                if (t->state != LINK_MEETING || h->bytes || h->session != t->session)
+                        return -EPROTO;
+                /* It may stand before what it acknowledged only if it is another process by now; then it says REFUSE. */
+                if (h->position - t->acked > t->tail - t->acked)
+                        return -EPROTO;
+                t->acked = t->sent = h->position;
+                t->state = LINK_OPEN;
+                t->deadline_ns = INT64_MAX;
+                return 0;
+        case LINK_REFUSE:
+                if (t->state != LINK_MEETING || h->bytes != sizeof(t->refusal))
+                        return -EPROTO;
+                memcpy(&t->refusal, payload, sizeof(t->refusal));
+                t->refusal.sentence[sizeof(t->refusal.sentence) - 1] = '\0';
+                t->state = LINK_ENDED;
+                return t->refusal.error < 0 ? t->refusal.error : -EPROTO;
+        case LINK_ACK:
+                if (t->state != LINK_OPEN || h->bytes || h->session != t->session || h->position - t->acked > t->sent - t->acked)
+                        return -EPROTO;
+                t->acked = h->position;
+                return 0;
+        case LINK_BYE: /* that all arrived is not enough: it has to know that nothing more comes */
+                if (!t->said_bye || h->bytes || h->session != t->session || h->position != t->tail)
+                        return -EPROTO;
+                t->acked = t->tail;
+                t->state = LINK_ENDED;
+                return 0;
+        default:
+                return -EPROTO;
+        }
+}
+
+int link_tx_read(struct link_tx *t, const void *bytes, size_t n) {
+        const unsigned char *at = bytes;
+        struct link_header h;
+        int r;
+
+        while (n) {
+                if (t->in.have < sizeof(h) && !collect(&t->in, sizeof(h), &at, &n))
+                        return 0;
+                memcpy(&h, t->in.bytes, sizeof(h));
+                if (!header_is_whole(&h) || h.bytes > sizeof(struct link_refusal))
+                        return -EPROTO;
+                if (!collect(&t->in, sizeof(h) + h.bytes, &at, &n))
+                        return 0;
+                if (h.bytes && h.crc != link_crc32c(0, t->in.bytes + sizeof(h), h.bytes))
+                        return -EPROTO;
+                t->in.have = 0;
+                r = tx_frame(t, &h, t->in.bytes + sizeof(h));
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+int link_tx_tick(struct link_tx *t, int64_t now_ns) {
+        return now_ns >= t->deadline_ns ? -ETIME : 0;
+}
+
+/* ---- the receiver ------------------------------------------------------------------------------------------------- */
+
+void link_rx_init(struct link_rx *r) {
+        *r = (struct link_rx){.deadline_ns = INT64_MAX, .ack_at_ns = INT64_MAX};
+}
+
+void link_rx_connected(struct link_rx *r, int64_t now_ns) {
+        r->state = LINK_MEETING;
+        r->in.have = 0;
+        r->head_left = r->frame_left = 0;
+        r->now = (struct link_header){0};
+        r->refusing = false;
+        r->deadline_ns = now_ns + LINK_HELLO_WITHIN_NS;
+        r->ack_at_ns = INT64_MAX;
+}
+
+/* What has not been accepted was never ours: its bytes in the ring are written again. */
+void link_rx_lost(struct link_rx *r) {
+        if (r->state != LINK_ENDED)
+                r->state = LINK_DOWN;
+        r->head_left = r->frame_left = 0;
+        r->deadline_ns = r->ack_at_ns = INT64_MAX;
+}
+
+void link_rx_want(struct link_rx *r, struct link_into *ret) {
+        *ret = (struct link_into){0};
+        if (r->refusing || r->state == LINK_DOWN || r->state == LINK_ENDED)
+                return;
+        if (r->frame_left) {
+                uint64_t at = r->frame_at + r->now.bytes - r->frame_left, room = r->floor + r->hello.ring_bytes - at;
+
+                *ret = (struct link_into){.position = at, .n = r->frame_left < room ? r->frame_left : (size_t)room};
+                return;
+        }
+        if (r->now.kind == LINK_DATA) /* all of it is there, and nobody has said yet that it is good */
+                return;
+        ret->bytes = r->in.bytes + r->in.have;
+        ret->n = (r->in.have < sizeof(r->now) ? sizeof(r->now) : sizeof(r->now) + r->now.bytes) - r->in.have;
+}
+
+static int rx_header(struct link_rx *r) {
+        struct link_header *h = &r->now;
+
+        memcpy(h, r->in.bytes, sizeof(*h));
+        if (!header_is_whole(h))
+                return -EPROTO;
+        if (r->state == LINK_MEETING)
+                return h->kind == LINK_HELLO && h->bytes == sizeof(r->hello) ? LINK_NOTHING : -EPROTO;
+        if (h->session != r->session || h->position != r->got)
+                return -EPROTO;
+        if (h->kind == LINK_BYE && h->bytes == 0) {
+                r->state = LINK_ENDED;
+                r->ack_at_ns = INT64_MIN; /* now */
+                return LINK_CLOSED;
+        }
+        if (h->kind != LINK_DATA || h->bytes == 0 || h->bytes > LINK_FRAME_MAX || h->bytes > r->hello.ring_bytes ||
+                h->bytes % r->hello.record_align)
+                return -EPROTO;
+        r->frame_at = h->position;
+        r->frame_left = h->bytes;
+        r->in.have = 0;
+        return LINK_NOTHING;
+}
+
+static int rx_hello(struct link_rx *r) {
+        struct link_hello h;
+
+        memcpy(&h, r->in.bytes + sizeof(r->now), sizeof(h));
+        r->in.have = 0;
+        if (r->now.crc != link_crc32c(0, &h, sizeof(h)) || h.magic != LINK_MAGIC || r->now.session == 0)
+                return -EPROTO;
+        if (h.version != LINK_VERSION)
+                return -EPROTONOSUPPORT;
+        if (h.name_bytes == 0 || h.name_bytes > LINK_NAME_MAX || h.record_align < 16 || h.record_align & (h.record_align - 1) ||
+                h.ring_bytes < h.record_align || h.ring_bytes & (h.ring_bytes - 1) || r->now.position % h.record_align)
+                return -EPROTO;
+        r->hello = h;
+        return LINK_CALLED;
+}
+
+int link_rx_read(struct link_rx *r, size_t n) {
+        if (r->frame_left) {
+                r->frame_left -= n;
+                return r->frame_left ? LINK_NOTHING : LINK_ARRIVED;
+        }
+        r->in.have += n;
+        if (r->in.have == sizeof(r->now)) {
+                int e = rx_header(r);
+
+                if (e != LINK_NOTHING || r->frame_left)
+                        return e;
+        }
+        if (r->in.have > sizeof(r->now) && r->in.have == sizeof(r->now) + r->now.bytes)
+                return rx_hello(r);
+        return LINK_NOTHING;
+}
+
+void link_rx_welcome(struct link_rx *r, uint64_t position) {
+        r->session = r->now.session;
+        r->got = r->acked = position;
+        r->now = (struct link_header){0};
+        r->state = LINK_OPEN;
+        r->deadline_ns = INT64_MAX;
+        r->head_bytes = r->head_left = frame_make(r->head, LINK_WELCOME, r->session, position, NULL, 0);
+}
+
+void link_rx_refuse(struct link_rx *r, int error, const char *sentence) {
+        struct link_refusal refusal = {.error = error};
+
+        snprintf(refusal.sentence, sizeof(refusal.sentence), "%s", sentence);
+        r->refusing = true;
+        r->head_bytes = r->head_left = frame_make(r->head, LINK_REFUSE, r->now.session, 0, &refusal, sizeof(refusal));
+}
+
+void link_rx_accept(struct link_rx *r, int64_t now_ns) {
+        r->got += r->now.bytes;
+        r->now = (struct link_header){0};
+        if (r->ack_at_ns > now_ns + LINK_ACK_AFTER_NS)
+                r->ack_at_ns = now_ns + LINK_ACK_AFTER_NS;
+        if (r->got - r->acked >= r->hello.ring_bytes / 4)
+                r->ack_at_ns = now_ns;
+}
+
+void link_rx_freed(struct link_rx *r, uint64_t position) {
+        r->floor = position;
+}
+
+bool link_rx_out(struct link_rx *r, struct link_out *ret) {
+        if (!r->head_left)
+                return false;
+        *ret = (struct link_out){.head = r->head + r->head_bytes - r->head_left, .head_bytes = r->head_left};
+        return true;
+}
+
+void link_rx_wrote(struct link_rx *r, size_t n) {
+        r->head_left -= n;
+        if (!r->head_left && r->refusing)
+                r->state = LINK_ENDED;
+}
+
+int link_rx_tick(struct link_rx *r, int64_t now_ns) {
+        if (now_ns >= r->deadline_ns)
+                return -ETIME;
+        if (now_ns >= r->ack_at_ns && !r->head_left) {
+                r->head_bytes = r->head_left = frame_make(r->head, r->state == LINK_ENDED ? LINK_BYE : LINK_ACK, r->session, r->got, NULL, 0);
+                r->acked = r->got;
+                r->ack_at_ns = INT64_MAX;
+        }
+        return 0;
+}
+
+int64_t link_rx_due_ns(const struct link_rx *r) {
+        return r->deadline_ns < r->ack_at_ns ? r->deadline_ns : r->ack_at_ns;
+}

@@ -1,0 +1,305 @@
+/* What no honest end says: lies, noise, other protocols. Each is hung up on, and nothing is believed before it is checked. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <string.h>
+
+#include "link/protocol.h"
+
+#define RING 4096u
+
+static const struct link_hello good = {.ring_bytes = RING, .record_align = 64, .mode = 1, .name_bytes = 4, .name = "name"};
+static unsigned char ring[RING];
+
+static uint32_t no_crc(void *ctx, uint64_t position, size_t n) {
+        (void)ctx;
+        return link_crc32c(0, ring + position % RING, n);
+}
+
+/* All of @bytes, as a connection would bring them; the first event, or what it was hung up for. */
+static int feed(struct link_rx *r, const void *bytes, size_t n) {
+        const unsigned char *at = bytes;
+
+        while (n) {
+                struct link_into into;
+                size_t take;
+                int e;
+
+                link_rx_want(r, &into);
+                if (!into.n)
+                        return LINK_NOTHING;
+                take = into.n < n ? into.n : n;
+                memcpy(into.bytes ? into.bytes : ring + into.position % RING, at, take);
+                at += take;
+                n -= take;
+                e = link_rx_read(r, take);
+                if (e != LINK_NOTHING)
+                        return e;
+        }
+        return LINK_NOTHING;
+}
+
+/* What a sender says first, in one piece. */
+static size_t hello_of(struct link_tx *t, const struct link_hello *hello, unsigned char to[256]) {
+        struct link_out out;
+
+        link_tx_init(t, 7, hello, 0, no_crc, NULL);
+        link_tx_connected(t, 0);
+        cr_assert(link_tx_out(t, &out));
+        cr_assert_eq(out.span_bytes, 0);
+        memcpy(to, out.head, out.head_bytes);
+        link_tx_wrote(t, out.head_bytes);
+        return out.head_bytes;
+}
+
+static struct link_rx fresh(void) {
+        struct link_rx r;
+
+        link_rx_init(&r);
+        link_rx_connected(&r, 0);
+        return r;
+}
+
+static size_t frame(unsigned char *to, uint32_t kind, uint32_t bytes, uint64_t session, uint64_t position, uint32_t crc) {
+        struct link_header h = {.kind = kind, .bytes = bytes, .position = position, .session = session, .crc = crc};
+
+        h.crc_self = link_crc32c(0, &h, offsetof(struct link_header, crc_self));
+        memcpy(to, &h, sizeof(h));
+        return sizeof(h);
+}
+
+Test(link, crc32c_is_the_one) {
+        unsigned char zeros[32] = {0}, up[32];
+
+        for (unsigned i = 0; i < 32; i++)
+                up[i] = (unsigned char)i;
+        cr_assert_eq(link_crc32c(0, "123456789", 9), 0xe3069283u);
+        cr_assert_eq(link_crc32c(0, zeros, 32), 0x8a9136aau);
+        cr_assert_eq(link_crc32c(0, up, 32), 0x46dd794eu);
+        for (unsigned cut = 0; cut <= 32; cut++)
+                cr_assert_eq(link_crc32c(link_crc32c(0, up, cut), up + cut, 32 - cut), 0x46dd794eu);
+}
+
+Test(link, hello_in_two_pieces) {
+        unsigned char bytes[256];
+        struct link_tx t;
+        size_t n = hello_of(&t, &good, bytes);
+
+        for (size_t cut = 0; cut < n; cut++) {
+                struct link_rx r = fresh();
+
+                cr_assert_eq(feed(&r, bytes, cut), LINK_NOTHING);
+                cr_assert_eq(feed(&r, bytes + cut, n - cut), LINK_CALLED);
+                cr_assert_eq(r.now.session, 7);
+                cr_assert_str_eq(r.hello.name, "name");
+        }
+}
+
+Test(link, hello_with_one_bit_flipped) {
+        unsigned char bytes[256];
+        struct link_tx t;
+        size_t n = hello_of(&t, &good, bytes);
+
+        for (size_t bit = 0; bit < n * 8; bit++) {
+                struct link_rx r = fresh();
+
+                bytes[bit / 8] ^= (unsigned char)(1u << bit % 8);
+                cr_assert_lt(feed(&r, bytes, n), 0, "bit %zu", bit);
+                bytes[bit / 8] ^= (unsigned char)(1u << bit % 8);
+        }
+}
+
+Test(link, half_a_hello_is_not_waited_for) {
+        unsigned char bytes[256];
+        struct link_tx t;
+        size_t n = hello_of(&t, &good, bytes);
+        struct link_rx r = fresh();
+
+        cr_assert_eq(feed(&r, bytes, n / 2), LINK_NOTHING);
+        cr_assert_eq(link_rx_due_ns(&r), LINK_HELLO_WITHIN_NS);
+        cr_assert_eq(link_rx_tick(&r, LINK_HELLO_WITHIN_NS - 1), 0);
+        cr_assert_eq(link_rx_tick(&r, LINK_HELLO_WITHIN_NS), -ETIME);
+        cr_assert_eq(link_tx_tick(&t, LINK_HELLO_WITHIN_NS), -ETIME, "nor is an answer to it");
+}
+
+Test(link, other_protocols) {
+        static const char *const said[] = {"GET / HTTP/1.1\r\nHost: example.org\r\nAccept: */*\r\n\r\n                 ",
+                "\x16\x03\x01\x02\x01\x01\x01\x01\xfc\x03\x03 a client hello of TLS, but for its zeros ............",
+                "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n                            "};
+        uint64_t x = 1;
+
+        for (unsigned i = 0; i < sizeof(said) / sizeof(*said); i++) {
+                struct link_rx r = fresh();
+
+                cr_assert_lt(feed(&r, said[i], strlen(said[i])), 0, "%u", i);
+        }
+        for (unsigned i = 0; i < 100000; i++) {
+                unsigned char noise[64];
+                struct link_rx r = fresh();
+
+                for (unsigned k = 0; k < sizeof(noise); k++) {
+                        x = x * 6364136223846793005ull + 1442695040888963407ull;
+                        noise[k] = (unsigned char)(x >> 56);
+                }
+                cr_assert_lt(feed(&r, noise, sizeof(noise)), 0, "%u", i);
+        }
+}
+
+Test(link, hellos_that_lie) {
+#define LIE(field, value, error)                                                                                       \
+        do {                                                                                                           \
+                struct link_hello h = good;                                                                            \
+                struct link_rx r = fresh();                                                                            \
+                unsigned char bytes[256];                                                                              \
+                struct link_tx t;                                                                                      \
+                                                                                                                       \
+                h.field = value;                                                                                       \
+                cr_assert_eq(feed(&r, bytes, hello_of(&t, &h, bytes)), error, #field " = " #value);                    \
+        } while (0)
+        LIE(ring_bytes, 0, -EPROTO);
+        LIE(ring_bytes, 4095, -EPROTO);
+        LIE(ring_bytes, 32, -EPROTO);
+        LIE(record_align, 0, -EPROTO);
+        LIE(record_align, 8, -EPROTO);
+        LIE(record_align, 48, -EPROTO);
+        LIE(name_bytes, 0, -EPROTO);
+        LIE(name_bytes, 65, -EPROTO);
+        LIE(ring_bytes, RING, LINK_CALLED);
+}
+
+Test(link, another_version) {
+        unsigned char bytes[256];
+        struct link_hello h;
+        struct link_tx t;
+        struct link_rx r = fresh();
+        size_t n = hello_of(&t, &good, bytes);
+
+        memcpy(&h, bytes + sizeof(struct link_header), sizeof(h));
+        h.version = LINK_VERSION + 1;
+        memcpy(bytes + sizeof(struct link_header), &h, sizeof(h));
+        frame(bytes, LINK_HELLO, sizeof(h), 7, 0, link_crc32c(0, &h, sizeof(h)));
+        cr_assert_eq(feed(&r, bytes, n), -EPROTONOSUPPORT);
+}
+
+static struct link_rx met(void) {
+        unsigned char bytes[256];
+        struct link_tx t;
+        struct link_rx r = fresh();
+
+        cr_assert_eq(feed(&r, bytes, hello_of(&t, &good, bytes)), LINK_CALLED);
+        link_rx_freed(&r, 640);
+        link_rx_welcome(&r, 640);
+        return r;
+}
+
+Test(link, frames_that_lie) {
+        static const struct {
+                uint32_t kind, bytes;
+                uint64_t session, position;
+        } lies[] = {
+                {LINK_DATA, 0, 7, 640},              /* nothing */
+                {LINK_DATA, 65, 7, 640},             /* part of a record */
+                {LINK_DATA, RING + 64, 7, 640},      /* more than the ring */
+                {LINK_DATA, LINK_FRAME_MAX + 64, 7, 640},
+                {LINK_DATA, UINT32_MAX - 63, 7, 640},
+                {LINK_DATA, 64, 8, 640},             /* another session's */
+                {LINK_DATA, 64, 7, 576},             /* again */
+                {LINK_DATA, 64, 7, 704},             /* with a gap */
+                {LINK_BYE, 0, 7, 704},               /* before its end */
+                {LINK_BYE, 64, 7, 640},
+                {LINK_HELLO, sizeof(struct link_hello), 7, 640},
+                {LINK_ACK, 0, 7, 640},               /* the wrong way */
+                {0, 0, 7, 640},
+                {UINT32_MAX, 0, 7, 640},
+        };
+
+        for (unsigned i = 0; i < sizeof(lies) / sizeof(*lies); i++) {
+                struct link_rx r = met();
+                unsigned char bytes[sizeof(struct link_header)];
+
+                frame(bytes, lies[i].kind, lies[i].bytes, lies[i].session, lies[i].position, 0);
+                cr_assert_eq(feed(&r, bytes, sizeof(bytes)), -EPROTO, "%u", i);
+        }
+}
+
+/* A ring whose readers do not read takes no more than it has room for. */
+Test(link, readers_that_do_not_read) {
+        struct link_rx r = met();
+        unsigned char bytes[sizeof(struct link_header)];
+        struct link_into into;
+
+        frame(bytes, LINK_DATA, RING, 7, 640, 0);
+        cr_assert_eq(feed(&r, bytes, sizeof(bytes)), LINK_NOTHING);
+        link_rx_want(&r, &into);
+        cr_assert_eq(into.position, 640);
+        cr_assert_eq(into.n, RING);
+        cr_assert_eq(link_rx_read(&r, RING), LINK_ARRIVED);
+        link_rx_want(&r, &into);
+        cr_assert_eq(into.n, 0, "nothing more before somebody has said that it is good");
+        link_rx_accept(&r, 0);
+        frame(bytes, LINK_DATA, 128, 7, 640 + RING, 0);
+        cr_assert_eq(feed(&r, bytes, sizeof(bytes)), LINK_NOTHING);
+        link_rx_want(&r, &into);
+        cr_assert_eq(into.n, 0, "no room");
+        link_rx_freed(&r, 704);
+        link_rx_want(&r, &into);
+        cr_assert_eq(into.n, 64);
+}
+
+Test(link, receivers_that_lie) {
+        static const struct {
+                bool open;
+                uint32_t kind, bytes;
+                uint64_t session, position;
+        } lies[] = {
+                {false, LINK_WELCOME, 0, 7, 4096},    /* more than was ever committed */
+                {false, LINK_WELCOME, 0, 7, UINT64_MAX - 63},
+                {false, LINK_WELCOME, 0, 6, 0},
+                {false, LINK_WELCOME, 64, 7, 0},
+                {false, LINK_ACK, 0, 7, 0},
+                {false, LINK_REFUSE, 4, 7, 0},
+                {false, LINK_DATA, 64, 7, 0},
+                {true, LINK_WELCOME, 0, 7, 0},        /* twice */
+                {true, LINK_ACK, 0, 7, 1088},         /* more than was sent */
+                {true, LINK_ACK, 0, 7, UINT64_MAX},   /* back */
+                {true, LINK_ACK, 0, 6, 64},
+                {true, LINK_BYE, 0, 7, 1024},         /* that nobody said first */
+                {true, LINK_REFUSE, 128, 7, 0},
+                {true, LINK_HELLO, 136, 7, 0},
+        };
+
+        for (unsigned i = 0; i < sizeof(lies) / sizeof(*lies); i++) {
+                unsigned char bytes[sizeof(struct link_header) + 136] = {0};
+                struct link_out out;
+                struct link_tx t;
+
+                hello_of(&t, &good, (unsigned char[256]){0});
+                link_tx_commit(&t, 1024);
+                if (lies[i].open) {
+                        cr_assert_eq(link_tx_read(&t, bytes, frame(bytes, LINK_WELCOME, 0, 7, 0, 0)), 0);
+                        cr_assert(link_tx_out(&t, &out));
+                        cr_assert_eq(out.span_bytes, 1024);
+                }
+                memset(bytes, 0, sizeof(bytes));
+                frame(bytes, lies[i].kind, lies[i].bytes, lies[i].session, lies[i].position,
+                        link_crc32c(0, bytes + sizeof(struct link_header), lies[i].bytes));
+                cr_assert_eq(link_tx_read(&t, bytes, sizeof(struct link_header) + lies[i].bytes), -EPROTO, "%u", i);
+        }
+}
+
+Test(link, refused) {
+        unsigned char bytes[256], answer[256];
+        struct link_out out;
+        struct link_tx t;
+        struct link_rx r = fresh();
+
+        cr_assert_eq(feed(&r, bytes, hello_of(&t, &good, bytes)), LINK_CALLED);
+        link_rx_refuse(&r, -EMEDIUMTYPE, "a sentence that is longer than what a refusal holds, over and over and over and over "
+                                         "and over and over and over and over and over and over and over and over");
+        cr_assert(link_rx_out(&r, &out));
+        memcpy(answer, out.head, out.head_bytes);
+        cr_assert_eq(link_tx_read(&t, answer, out.head_bytes), -EMEDIUMTYPE);
+        cr_assert_eq(t.state, LINK_ENDED);
+        cr_assert_eq(strlen(t.refusal.sentence), sizeof(t.refusal.sentence) - 1);
+        link_rx_wrote(&r, out.head_bytes);
+        cr_assert_eq(r.state, LINK_ENDED);
+}
