@@ -262,9 +262,10 @@ static int peer_credentials(int sock, struct ucred *ret) {
 
 /*
  * Before Linux 6.5: a pidfd by number. The number may have passed to another process if the peer is dead; but as long
- * as the connection stands after we hold the pidfd, its process was there when we opened it. -1: it is gone.
+ * as the connection stands after we hold the pidfd, its process was there when we opened it. -1: it is gone, or a filter
+ * refuses pidfds.
  */
-static int pidfd_by_number(int sock, pid_t pid, int *ret_fd) {
+static int pidfd_by_number(int sock, pid_t pid, int *ret_fd, int *refused) {
         struct pollfd p = {.fd = sock, .events = POLLRDHUP};
         _cleanup_(cleanup_closep) int fd = -1;
         struct ucred again;
@@ -275,6 +276,11 @@ static int pidfd_by_number(int sock, pid_t pid, int *ret_fd) {
                 return 0;
         }
         fd = (int)syscall(SYS_pidfd_open, pid, 0);
+        if (fd < 0 && (errno == EPERM || errno == EACCES || errno == ENOSYS)) {
+                *refused = errno;
+                *ret_fd = -1;
+                return 0;
+        }
         if (fd < 0 && errno != ESRCH)
                 return error_set(-errno, "no pidfd for process %d: %m", pid);
         if (poll(&p, 1, 0) < 0)
@@ -289,7 +295,7 @@ static int pidfd_by_number(int sock, pid_t pid, int *ret_fd) {
 int handover_peer(int sock, struct handover_peer *ret) {
         struct ucred cred;
         socklen_t n = sizeof(int);
-        int pidfd = -1;
+        int pidfd = -1, refused = 0;
         int r;
 
         r = peer_credentials(sock, &cred);
@@ -297,15 +303,15 @@ int handover_peer(int sock, struct handover_peer *ret) {
                 return r;
         if (getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &n) < 0) {
                 pidfd = -1;
-                if (errno == ENOPROTOOPT) {
-                        r = pidfd_by_number(sock, cred.pid, &pidfd);
+                if (errno == ENOPROTOOPT || errno == EPERM || errno == EACCES || errno == ENOSYS) {
+                        r = pidfd_by_number(sock, cred.pid, &pidfd, &refused);
                         if (r < 0)
                                 return r;
                 } else if (errno != ESRCH && errno != EINVAL && errno != ENODATA)
                         /* Those three: the peer is reaped, as different kernels put it. */
                         return error_set(-errno, "no pidfd for process %d: %m", cred.pid);
         }
-        *ret = (struct handover_peer){.pid = cred.pid, .uid = cred.uid, .gid = cred.gid, .pidfd = pidfd};
+        *ret = (struct handover_peer){.pid = cred.pid, .uid = cred.uid, .gid = cred.gid, .pidfd = pidfd, .refused = refused};
         return 0;
 }
 

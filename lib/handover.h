@@ -17,7 +17,8 @@ struct handover_peer {
         pid_t pid;
         uid_t uid; /* effective, when it connected or began to listen */
         gid_t gid;
-        int pidfd; /* the caller closes it; -1: gone already, and nothing is left to watch */
+        int pidfd; /* the caller closes it; -1: gone already, and nothing is left to watch, or */
+        int refused; /* the errno for which there is none: hang-ups and locks must tell then; else 0 */
 };
 
 /*

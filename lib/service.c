@@ -25,6 +25,8 @@
 
 #define HAIL_MAGIC 0x656e79736c696168ull /* "hailsyne" */
 #define EVENTS_AT_ONCE 32
+#define LOOK_NS 2000000ll         /* between looks at the lock of one who hung up, where only that tells of a death */
+#define LOOK_FOR_NS 1000000000ll  /* a process closes its files one by one as it dies; one that goes on has exec'ed */
 #define ACCEPT_AGAIN_NS 100000000ll /* after EMFILE: accepting at once again would spin */
 
 enum hail_kind { HAIL_HELLO = 1, HAIL_LANE = 2, HAIL_BELL = 3 };
@@ -51,6 +53,8 @@ struct connection {
         int32_t slot;                /* -1 = has not said yet */
         uint32_t generation;
         bool waiting;                /* our HELLO is not answered yet */
+        bool unwatched;              /* there is no pidfd to be had */
+        int64_t look_until_ns;       /* it hung up, and its slot's lock will tell before that; 0 = it did not */
 };
 
 /* Per channel. */
@@ -70,6 +74,7 @@ struct service {
         pthread_t thread;
         sem_t ready;                 /* the thread has all it needs: from here on it allocates for new peers only */
         bool threaded, stop;
+        bool looking;                /* at locks of connections that hung up */
         int misplaced;               /* why the thread runs where its opener does, 0 = it does not */
         unsigned users;
         uint32_t ticks;              /* turns of the loop: everything that was readable before was handled */
@@ -160,7 +165,14 @@ static int connection_new(struct psyne_channel *ch, int sock, struct connection 
                         close(who.pidfd);
                 return -ENOMEM;
         }
-        *k = (struct connection){.channel = ch, .id = next_id++, .sock = sock, .pidfd = who.pidfd, .slot = -1};
+        *k = (struct connection){.channel = ch, .id = next_id++, .sock = sock, .pidfd = who.pidfd, .slot = -1, .unwatched = who.refused};
+        if (who.refused) {
+                char why[64];
+
+                snprintf(why, sizeof(why), "pidfd_open: %s", strerror(who.refused));
+                layout_fact_set(&ch->view, LAYOUT_SCOPE_CHANNEL, 0, "deaths", "pidfd", "hang-up and lock", why,
+                        "allow pidfd_open in the seccomp profile");
+        }
         k->next = st->connections;
         st->connections = k;
         r = watch_add(w, sock, EPOLLIN, (void *)(uintptr_t)(2 * k->id));
@@ -290,9 +302,34 @@ static void on_hangup(struct connection *k) {
         if (entry_slot_alive(&ch->entry, (unsigned)k->slot) == 0) {
                 peer_is_dead(ch, (uint32_t)k->slot, k->generation);
                 connection_free(k);
+        } else if (k->unwatched && !k->look_until_ns) {
+                k->look_until_ns = clock_ns() + LOOK_FOR_NS;
+                ch->service->looking = true;
         } else if (k->pidfd < 0)
                 connection_free(k);
         /* else: the lock is still held; the pidfd will tell */
+}
+
+/* Those who hung up where no pidfd tells what for. */
+static void look_at_locks(struct service *s) {
+        s->looking = false;
+        for (unsigned i = 0; i < s->n_channels; i++) {
+                struct psyne_channel *ch = s->channels[i];
+                struct connection *k, *next;
+
+                for (k = state_of(ch)->connections; k; k = next) {
+                        next = k->next;
+                        if (!k->look_until_ns)
+                                continue;
+                        if (entry_slot_alive(&ch->entry, (unsigned)k->slot) == 0)
+                                peer_is_dead(ch, (uint32_t)k->slot, k->generation);
+                        else if (clock_ns() < k->look_until_ns) {
+                                s->looking = true;
+                                continue;
+                        }
+                        connection_free(k);
+                }
+        }
 }
 
 /* ---- messages ---------------------------------------------------------------------------------------------------- */
@@ -495,10 +532,17 @@ static int turn(struct service *s, int64_t deadline_ns) {
         struct watch_event events[EVENTS_AT_ONCE];
         int n;
 
+        if (s->looking) {
+                int64_t soon = clock_ns() + LOOK_NS;
+
+                deadline_ns = soon < deadline_ns ? soon : deadline_ns;
+        }
         n = watch_wait(s->watch, events, EVENTS_AT_ONCE, deadline_ns);
         pthread_mutex_lock(&service_lock);
         for (int i = 0; i < n; i++)
                 dispatch(s, (uint64_t)(uintptr_t)events[i].cookie);
+        if (s->looking)
+                look_at_locks(s);
         s->ticks++;
         for (unsigned i = 0; i < s->n_channels; i++)
                 for (unsigned l = 0; l < LAYOUT_PRODUCERS_MAX; l++)

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,6 +24,9 @@
 
 #ifndef MFD_HUGETLB
 #define MFD_HUGETLB 4U
+#endif
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
 #endif
 struct denial {
         const char *what;
@@ -38,7 +42,7 @@ static const struct denial denials[] = {
         {"membarrier", {SCMP_SYS(membarrier)}, "barrier", "membarrier", "barrier=membarrier"},
         {"hugetlb", {SCMP_SYS(memfd_create)}, "pages", "2M hugetlb", "huge=require"},
         {"mbind", {SCMP_SYS(mbind)}, "numa", NULL, "numa=require"},
-        {"pidfd", {SCMP_SYS(pidfd_open)}, NULL, NULL, NULL},
+        {"pidfd", {SCMP_SYS(pidfd_open), SCMP_SYS(getsockopt)}, NULL, NULL, NULL}, /* the fact comes with the first peer */
         {"affinity", {SCMP_SYS(sched_setaffinity)}, "thread", "process's CPUs", NULL},
         {"mlock", {SCMP_SYS(mlock), SCMP_SYS(mlock2), SCMP_SYS(mlockall)}, NULL, NULL, NULL},
 };
@@ -58,6 +62,10 @@ static int filter(const struct denial *d, int error) {
                 if (!strcmp(d->what, "hugetlb")) /* others of its uses are not large pages */
                         r = seccomp_rule_add(f, SCMP_ACT_ERRNO((unsigned)error), d->calls[i], 1,
                                 SCMP_A1(SCMP_CMP_MASKED_EQ, MFD_HUGETLB, MFD_HUGETLB));
+                else if (d->calls[i] == SCMP_SYS(getsockopt)) /* others of its options are not pidfds */
+                        r = seccomp_rule_add(f, SCMP_ACT_ERRNO((unsigned)error), d->calls[i], 2,
+                                SCMP_A1(SCMP_CMP_MASKED_EQ, UINT32_MAX, SOL_SOCKET),
+                                SCMP_A2(SCMP_CMP_MASKED_EQ, UINT32_MAX, SO_PEERPIDFD));
                 else
                         r = seccomp_rule_add(f, SCMP_ACT_ERRNO((unsigned)error), d->calls[i], 0);
         if (r == 0)
