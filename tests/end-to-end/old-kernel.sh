@@ -74,7 +74,7 @@ chmod +x "$root/init"
 echo "$package"
 timeout "${limit:-1500}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -nographic -no-reboot -net none \
         -kernel "$kernel" -initrd "$work/initramfs" -append 'console=ttyS0 quiet panic=-1' </dev/null >"$work/log" 2>&1 || true
-tr -d '\r' <"$work/log" | sed -n '/^kernel /,$p'
+tr -d '\r' <"$work/log" | sed -n '/kernel [0-9]/,$p'
 grep -q '^done' "$work/log" || { tail -20 "$work/log"; echo "FAIL: it did not get to the end"; exit 1; }
 if tr -d '\r' <"$work/log" | grep '^=> ' | grep -qv '^=> 0$'; then
         echo "FAIL: not all passed"
