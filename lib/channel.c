@@ -482,15 +482,16 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
         asked = w.engine == URI_ENGINE_FUTEX || w.uring == PSYNE_NEVER ? PARK_FUTEX :
                 w.engine == URI_ENGINE_EVENTFD                        ? PARK_EVENTFD :
                                                                         PARK_URING;
-        if (asked != PARK_URING)
-                park_force(asked);
         if (w.engine == URI_ENGINE_EVENTFD && w.flags & PSYNE_NO_THREAD)
                 return error_set(-ENOTSUP, "engine=eventfd cannot be had with nothread=1: nobody would hand eventfds over");
+        if (asked != PARK_URING)
+                park_force(asked);
         if (w.engine == URI_ENGINE_EVENTFD && park_probe(&why, &fix) != PARK_EVENTFD)
                 return error_set(-ENOTSUP, "engine=eventfd cannot be had: %s", why);
         if (w.engine == URI_ENGINE_URING && park_probe(&why, &fix) != PARK_URING)
                 return error_set(-ENOTSUP, "engine=uring cannot be had: %s", why);
-        if (w.uring == PSYNE_REQUIRE && park_probe(&why, &fix) == PARK_FUTEX)
+        if (w.uring == PSYNE_REQUIRE && (park_probe(&why, &fix) == PARK_FUTEX ||
+                                                (w.flags & PSYNE_NO_THREAD && park_probe(&why, &fix) == PARK_EVENTFD)))
                 return error_set(-ENOTSUP, "io_uring is required and cannot be had: %s", why);
 
         if (w.membarrier && !process_has_membarrier())

@@ -28,6 +28,7 @@ struct found {
 
 static pthread_once_t words_once = PTHREAD_ONCE_INIT, handles_once = PTHREAD_ONCE_INIT;
 static struct found words, handles; /* written once, each under its own */
+static int rings_refused; /* why no thread may have a ring: it would never be closed again. Under words_once */
 static int forced;  /* enum park_engine that was asked for, or PARK_NONE: the best there is. Atomic */
 static int current; /* enum park_engine in use; PARK_NONE: probe first. Atomic */
 
@@ -135,8 +136,8 @@ static void look_for_words(void) {
         int r;
 
         look(&words, ops, sizeof(ops), try_words);
-        r = park_rings_init();
-        if (r < 0) { /* rings would never be closed again */
+        r = rings_refused = park_rings_init();
+        if (r < 0) {
                 words.usable = false;
                 refusal_explain(&words.refusal, "pthread_key_create", r);
         }
@@ -146,6 +147,10 @@ static void look_for_handles(void) {
         static const uint8_t ops[] = {IORING_OP_POLL_ADD, IORING_OP_READ, IORING_OP_ASYNC_CANCEL};
 
         look(&handles, ops, sizeof(ops), try_handles);
+        if (rings_refused < 0) {
+                handles.usable = false;
+                refusal_explain(&handles.refusal, "pthread_key_create", rings_refused);
+        }
 }
 
 /*
@@ -309,9 +314,10 @@ int park_wait_handle(int handle, const uint32_t *word, uint32_t expected, int64_
         r = thread_ring_enter(&p->ring, 2, left_ns);
         if (r == -EINTR)
                 ended = park_ring_cancel(p, 2);
-        else if (r < 0)
+        else if (r < 0) {
+                park_ring_drop(); /* no memory for the second may leave the first armed */
                 return park_poll_wait(handle, deadline_ns);
-        else
+        } else
                 while (thread_ring_reap(&p->ring, &user_data, &result))
                         if (user_data == PARK_DATA_WAIT)
                                 ended = result;
