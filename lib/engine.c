@@ -1,6 +1,6 @@
 /*
  * How an endpoint sleeps inside our calls, settled when it opens: by its event word, or, where io_uring cannot wait for
- * words and engine=eventfd was asked for, by a handle that is its wakers' to strike.
+ * words or engine=eventfd was asked for, by a handle that is its wakers' to strike.
  */
 #include "lib/internal.h"
 

@@ -10,6 +10,7 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "structures go over the
 static_assert(sizeof(struct link_header) == 32, "the wire");
 static_assert(sizeof(struct link_hello) == 136, "the wire");
 static_assert(sizeof(struct link_refusal) == 128, "the wire");
+static_assert(sizeof(struct link_rx) < 1024 && sizeof(struct link_tx) < 1024, "what a connection may cost");
 
 /* ---- frames ------------------------------------------------------------------------------------------------------ */
 
