@@ -597,7 +597,8 @@ uint32_t channel_stop_state(const struct psyne_channel *ch) {
 /*
  * Stops the channel for everyone, for good: sends are refused, sleepers in every process wake. PSYNE_DRAIN lets
  * readers take what is there; PSYNE_ABORT also ends lingering closes. Idempotent; DRAIN can become ABORT, not the
- * other way. Any thread, any signal handler. -EINVAL, -EOWNERDEAD.
+ * other way. Any thread, any signal handler; a PSYNE_NO_THREAD channel's sleepers that go by eventfds (engine=) may wake at
+ * its next psyne_poll() or close only. -EINVAL, -EOWNERDEAD.
  */
 int psyne_stop(struct psyne_channel *ch, enum psyne_stop how) {
         uint64_t *word, old, wanted = how == PSYNE_ABORT ? 2 : 1;

@@ -179,7 +179,7 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         FAULT_POINT("consumer.joining");
         __atomic_store_n(&c->shared->state, LAYOUT_ACTIVE, __ATOMIC_RELEASE);
         __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
-        membership_changed(ch);
+        membership_changed_by_call(ch);
         FAULT_POINT("consumer.active");
         *ret = c;
         return 0;
@@ -301,6 +301,7 @@ void consumer_lie_down(struct psyne_consumer *c, int64_t deadline_ns, struct res
                 rest->must = true;
                 rest->backstop = false;
         }
+        endpoint_cap_rest(&c->endpoint, rest);
         __atomic_store_n(&m->sleeping_since_ns, (uint64_t)now, __ATOMIC_RELAXED);
         __atomic_store_n(&m->sleep_generation, m->sleep_generation + 1, __ATOMIC_RELEASE);
         __atomic_fetch_or(&c->channel->view.header->sleepers, 1ull << c->index, __ATOMIC_SEQ_CST); /* G */
@@ -629,7 +630,7 @@ int psyne_consumer_close(struct psyne_consumer *c) {
                 FAULT_POINT("consumer.closing");
                 membership_leave_member(ch, c->index, c->group);
                 __atomic_fetch_add(&ch->view.header->members_generation, 1, __ATOMIC_SEQ_CST);
-                membership_changed(ch);
+                membership_changed_by_call(ch);
         }
         bell_free(c->endpoint.bell);
         behind_close(c);

@@ -235,6 +235,7 @@ uint32_t membership_me(const struct psyne_channel *ch);
 bool membership_owner_alive(const struct psyne_channel *ch, uint32_t id);
 void membership_died(struct psyne_channel *ch, uint32_t slot, uint32_t generation);
 void membership_changed(struct psyne_channel *ch);      /* bump generations, wake everyone who may care */
+void membership_changed_by_call(struct psyne_channel *ch);
 int membership_take_lane(struct psyne_channel *ch, uint32_t *ret);
 /* Gives the index of a lane that ended back: once every group has released all of it, those that may be overrun or not,
  * or whatever they have. */
@@ -359,6 +360,7 @@ uint64_t producer_wanted(const struct psyne_producer *p);
 
 /* engine.c */
 void endpoint_settle(struct psyne_endpoint *e, int prepared);
+void endpoint_cap_rest(const struct psyne_endpoint *e, struct rest *rest);
 int endpoint_sleep(struct psyne_endpoint *e, uint32_t expected, int64_t until_ns);
 
 /* bells.c */
@@ -376,6 +378,7 @@ void service_leave(struct psyne_channel *ch);
 void service_announce_lane(struct psyne_channel *ch, uint32_t lane);
 void service_take(const struct psyne_channel *ch);
 void service_announce_bell(struct psyne_channel *ch, struct psyne_endpoint *e);
+bool service_owes(const struct psyne_channel *ch);      /* a peer may not have a bell of ours yet */
 bool service_handshaking(const struct psyne_channel *ch); /* a peer has not answered our hello yet */
 bool service_lane_lost(struct psyne_channel *ch, uint32_t lane, uint32_t generation);
 int service_poll(struct psyne_channel *ch, int64_t timeout_ns);

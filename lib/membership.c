@@ -49,6 +49,14 @@ void membership_changed(struct psyne_channel *ch) {
         wake_everyone(ch);
 }
 
+/* The same from a thread of the application's, no lock held: without a service thread, handles of those who sleep may lie
+ * where they arrived. */
+void membership_changed_by_call(struct psyne_channel *ch) {
+        if (ch->flags & PSYNE_NO_THREAD)
+                service_take(ch);
+        membership_changed(ch);
+}
+
 static uint64_t row_word(uint32_t state, uint32_t owner) {
         return state | (uint64_t)owner << 32;
 }

@@ -183,7 +183,7 @@ int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_op
         service_announce_lane(ch, lane);
         FAULT_POINT("producer.announced");
         __atomic_store_n(&p->tx.shared->state, LAYOUT_ACTIVE, __ATOMIC_RELEASE);
-        membership_changed(ch);
+        membership_changed_by_call(ch);
         FAULT_POINT("producer.active");
         *ret = p;
         return 0;
@@ -293,6 +293,7 @@ void producer_lie_down(struct psyne_producer *p, uint64_t ask, struct rest *rest
                 rest->until_ns = p->eject_at;
                 rest->backstop = false;
         }
+        endpoint_cap_rest(&p->endpoint, rest);
         __atomic_store_n(&l->wanted, ask, __ATOMIC_RELAXED);
         __atomic_store_n(&l->sleeping_since_ns, (uint64_t)now, __ATOMIC_RELAXED);
         __atomic_store_n(&l->sleep_generation, l->sleep_generation + 1, __ATOMIC_RELEASE);
@@ -737,7 +738,7 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                                         __ATOMIC_RELAXED);
                 }
                 membership_retire_lane(ch, lane, l->generation, nobody && unread ? RETIRE_UNREAD : RETIRE_DRAINED);
-                membership_changed(ch);
+                membership_changed_by_call(ch);
                 pthread_mutex_lock(&ch->lock);
                 membership_drop_lane(ch, lane, p->tx.hot.base, true);
                 membership_prune_lanes(ch);

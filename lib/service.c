@@ -27,9 +27,10 @@
 #define EVENTS_AT_ONCE 32
 #define LOOK_NS 2000000ll         /* between looks at the lock of one who hung up, where only that tells of a death */
 #define LOOK_FOR_NS 1000000000ll  /* a process closes its files one by one as it dies; one that goes on has exec'ed */
-#define ACCEPT_AGAIN_NS 100000000ll /* after EMFILE: accepting at once again would spin */
+#define AGAIN_NS 100000000ll      /* until what found no descriptor, no memory or no room in a socket is tried again */
 
-enum hail_kind { HAIL_HELLO = 1, HAIL_LANE = 2, HAIL_BELL = 3 };
+/* LACK: something you sent found no descriptor here. Send all of it again, a little later. */
+enum hail_kind { HAIL_HELLO = 1, HAIL_LANE = 2, HAIL_BELL = 3, HAIL_LACK = 4 };
 
 /* What passes between service threads: one fixed record, a LANE one with the ring's descriptor, a BELL one with a handle. */
 struct hail {
@@ -53,6 +54,8 @@ struct connection {
         int32_t slot;                /* -1 = has not said yet */
         uint32_t generation;
         bool waiting;                /* our HELLO is not answered yet */
+        bool owed;                   /* a ring or a bell of ours has not reached it */
+        bool lacks;                  /* it does not know yet that one of its own has not reached us */
         bool unwatched;              /* there is no pidfd to be had */
         int64_t look_until_ns;       /* it hung up, and its slot's lock will tell before that; 0 = it did not */
 };
@@ -63,6 +66,9 @@ struct service_state {
         uint64_t id;                 /* cookie: 2 * id */
         struct connection *connections;
         uint32_t handshakes;         /* atomic: HELLOs not answered yet */
+        uint32_t owed;               /* atomic: connections that are */
+        uint32_t unmet;              /* atomic: somebody is there whom we could not connect to */
+        bool deaf;                   /* the listener is not watched, for nobody can be accepted */
         struct {
                 uint32_t generation, tick;
                 bool asked;
@@ -75,6 +81,7 @@ struct service {
         sem_t ready;                 /* the thread has all it needs: from here on it allocates for new peers only */
         bool threaded, stop;
         bool looking;                /* at locks of connections that hung up */
+        int64_t again_ns;            /* when to try again what was short of something, 0 = nothing was. Atomic */
         int misplaced;               /* why the thread runs where its opener does, 0 = it does not */
         unsigned users;
         uint32_t ticks;              /* turns of the loop: everything that was readable before was handled */
@@ -98,6 +105,29 @@ static struct service_state *state_of(const struct psyne_channel *ch) {
         return ch->service_state;
 }
 
+/* ---- what was short of something --------------------------------------------------------------------------------- */
+
+static void again(struct service *s) {
+        if (__atomic_load_n(&s->again_ns, __ATOMIC_RELAXED))
+                return;
+        __atomic_store_n(&s->again_ns, clock_ns() + AGAIN_NS, __ATOMIC_RELAXED);
+        (void)watch_wake(s->watch); /* it may be sleeping for longer */
+}
+
+/* Its end of what we sent may be missing: until it has all, who sleeps by a handle of ours looks up now and then. */
+static void connection_owe(struct connection *k) {
+        if (!k->owed)
+                __atomic_fetch_add(&state_of(k->channel)->owed, 1, __ATOMIC_RELAXED);
+        k->owed = true;
+        again(k->channel->service);
+}
+
+static void connection_settle(struct connection *k) {
+        if (k->owed)
+                __atomic_fetch_sub(&state_of(k->channel)->owed, 1, __ATOMIC_RELAXED);
+        k->owed = false;
+}
+
 /* ---- connections ------------------------------------------------------------------------------------------------- */
 
 static void connection_answered(struct connection *k) {
@@ -108,6 +138,7 @@ static void connection_answered(struct connection *k) {
 
 static void connection_close_socket(struct connection *k) {
         connection_answered(k);
+        connection_settle(k);
         if (k->sock < 0)
                 return;
         (void)watch_remove(k->channel->service->watch, k->sock);
@@ -222,6 +253,8 @@ static int send_lane(struct connection *k, uint32_t lane) {
                 r = handover_send(k->sock, &h, sizeof(h), s->fd);
         }
         pthread_mutex_unlock(&ch->lock);
+        if (r < 0 && r != -EPIPE)
+                connection_owe(k);
         return r;
 }
 
@@ -236,12 +269,16 @@ static void send_all_lanes(struct connection *k) {
 static int send_bell(struct connection *k, struct psyne_endpoint *e) {
         struct hail h = hail_make(k->channel, HAIL_BELL);
         enum bells_side side;
+        int r;
 
         if (!e->bell || bell_handle(e->bell) < 0)
                 return 0;
         endpoint_row(e, &side, &h.lane, &h.lane_generation);
         h.bytes = side;
-        return handover_send(k->sock, &h, sizeof(h), bell_handle(e->bell));
+        r = handover_send(k->sock, &h, sizeof(h), bell_handle(e->bell));
+        if (r < 0 && r != -EPIPE)
+                connection_owe(k);
+        return r;
 }
 
 static void send_all_bells(struct connection *k) {
@@ -255,6 +292,22 @@ static void send_all_bells(struct connection *k) {
         pthread_mutex_unlock(&ch->lock);
 }
 
+static bool is_there(const struct psyne_channel *ch, uint32_t slot) {
+        const struct layout_peer *p = &ch->view.peers[slot];
+
+        return slot != ch->slot && __atomic_load_n(&p->state, __ATOMIC_SEQ_CST) == LAYOUT_ACTIVE &&
+               __atomic_load_n(&p->capabilities, __ATOMIC_SEQ_CST) & LAYOUT_CAN_SERVE;
+}
+
+static struct connection *connection_to(struct service_state *st, uint32_t slot, uint32_t generation) {
+        struct connection *k;
+
+        for (k = st->connections; k; k = k->next)
+                if (k->slot == (int32_t)slot && k->generation == generation && k->sock >= 0)
+                        break;
+        return k;
+}
+
 /* Connects to whoever holds @slot and says hello. */
 static int connect_to(struct psyne_channel *ch, uint32_t slot, struct connection **ret) {
         struct connection *k;
@@ -262,11 +315,15 @@ static int connect_to(struct psyne_channel *ch, uint32_t slot, struct connection
         int sock, r;
 
         r = handover_connect(ch->dirfd, ch->entry.inode, slot, &sock);
-        if (r < 0)
+        if (r >= 0)
+                r = connection_new(ch, sock, &k);
+        if (r < 0) {
+                if (r == -EMFILE || r == -ENFILE || r == -ENOMEM || r == -EAGAIN) { /* of ours, or its queue is full */
+                        __atomic_store_n(&state_of(ch)->unmet, 1, __ATOMIC_RELAXED);
+                        again(ch->service);
+                }
                 return r;
-        r = connection_new(ch, sock, &k);
-        if (r < 0)
-                return r;
+        }
         k->slot = (int32_t)slot;
         k->generation = generation;
         k->waiting = true;
@@ -378,7 +435,7 @@ static void on_bell(struct connection *k, const struct hail *h, int fd) {
         struct psyne_channel *ch = k->channel;
         const struct layout_view *v = &ch->view;
         uint64_t asleep;
-        uint32_t owner;
+        uint32_t owner, generation;
         int r = -EINVAL;
 
         if (fd < 0)
@@ -386,7 +443,10 @@ static void on_bell(struct connection *k, const struct hail *h, int fd) {
         if (h->bytes < BELLS_SIDES && h->lane < (h->bytes == BELLS_LANE ? v->n_lanes : v->n_members) && is_handle(fd)) {
                 (void)membership_row_state(h->bytes == BELLS_LANE ? (const void *)&v->lanes[h->lane]
                                                                   : (const void *)&v->members[h->lane], &owner);
-                r = layout_owner_slot(owner) == h->slot ? 0 : -EACCES; /* nobody rings for somebody else */
+                generation = __atomic_load_n(h->bytes == BELLS_LANE ? &v->lanes[h->lane].generation
+                                                                    : &v->members[h->lane].generation, __ATOMIC_ACQUIRE);
+                /* Nobody rings for somebody else, nor for who was there before. */
+                r = layout_owner_slot(owner) == h->slot && generation == h->lane_generation ? 0 : -EACCES;
         }
         if (r < 0) {
                 close(fd);
@@ -395,6 +455,9 @@ static void on_bell(struct connection *k, const struct hail *h, int fd) {
         pthread_mutex_lock(&ch->lock);
         r = bells_put(ch, (enum bells_side)h->bytes, h->lane, h->lane_generation, fd);
         pthread_mutex_unlock(&ch->lock);
+        /* A waker that saw its bit and not this handle struck nothing: then we see the bit. Pairs with the exchange that
+         * sets it. */
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
         asleep = __atomic_load_n(h->bytes == BELLS_LANE ? &v->header->waiters : &v->header->sleepers, __ATOMIC_ACQUIRE);
         if (r == 0 && asleep & 1ull << h->lane) /* it may be owed a wake */
                 (void)bells_strike(ch, (enum bells_side)h->bytes, h->lane, h->lane_generation);
@@ -440,6 +503,15 @@ static void on_lane(struct connection *k, const struct hail *h, int fd) {
         wake_local(ch);
 }
 
+static void lack(struct connection *k) {
+        struct hail h = hail_make(k->channel, HAIL_LACK);
+        int r = handover_send(k->sock, &h, sizeof(h), -1);
+
+        k->lacks = r < 0 && r != -EPIPE;
+        if (k->lacks)
+                again(k->channel->service);
+}
+
 static void on_readable(struct connection *k) {
         struct psyne_channel *ch = k->channel;
 
@@ -452,13 +524,17 @@ static void on_readable(struct connection *k) {
                 r = handover_recv(k->sock, &h, sizeof(h), &fd);
                 if (r == -EAGAIN)
                         return;
+                if (r == -EMFILE) { /* the message is gone, and who sent it does not know */
+                        lack(k);
+                        continue;
+                }
                 if (r < 0) { /* gone, or it speaks nonsense: then we do not speak with it */
                         on_hangup(k);
                         return;
                 }
                 if (h.magic != HAIL_MAGIC || h.version != 1 || h.instance != ch->view.config.instance ||
                         h.slot >= ch->view.n_peers || h.slot == ch->slot ||
-                        (k->slot >= 0 && (uint32_t)k->slot != h.slot)) {
+                        (k->slot >= 0 ? (uint32_t)k->slot != h.slot : h.kind != HAIL_HELLO)) {
                         if (fd >= 0)
                                 close(fd);
                         on_hangup(k);
@@ -473,6 +549,10 @@ static void on_readable(struct connection *k) {
                                 close(fd);
                         if (h.kind == HAIL_HELLO)
                                 on_hello(k, &h);
+                        else if (h.kind == HAIL_LACK) {
+                                connection_owe(k);
+                                bells_strike_own(ch); /* who sleeps does not know yet */
+                        }
                 }
         }
 }
@@ -484,12 +564,72 @@ static void on_accept(struct psyne_channel *ch) {
 
         for (;;) {
                 r = handover_accept(st->listener, &sock);
-                if (r < 0)
+                if (r == -EAGAIN)
                         return;
+                if (r < 0) { /* no descriptor: it would stay readable */
+                        if (!st->deaf && watch_remove(ch->service->watch, st->listener) == 0)
+                                st->deaf = true;
+                        again(ch->service);
+                        return;
+                }
                 r = connection_new(ch, sock, &k);
                 if (r < 0)
                         continue;
                 on_readable(k); /* its hello is usually there already */
+        }
+}
+
+/* To everybody who is there, and whom we do not know yet. */
+static void meet(struct psyne_channel *ch) {
+        struct service_state *st = state_of(ch);
+        struct connection *k;
+
+        __atomic_store_n(&st->unmet, 0, __ATOMIC_RELAXED);
+        for (uint32_t i = 0; i < ch->view.n_peers; i++) {
+                struct layout_peer *p = &ch->view.peers[i];
+                uint32_t generation = __atomic_load_n(&p->generation, __ATOMIC_ACQUIRE);
+
+                if (!is_there(ch, i))
+                        continue;
+                if (entry_slot_alive(&ch->entry, i) == 0)
+                        peer_is_dead(ch, i, generation);
+                else if (!connection_to(st, i, generation))
+                        (void)connect_to(ch, i, &k); /* one that does not answer now can still come to us */
+        }
+}
+
+/* Somebody may not have a handle of ours. */
+bool service_owes(const struct psyne_channel *ch) {
+        const struct service_state *st = state_of(ch);
+
+        return ch->service && (__atomic_load_n(&st->owed, __ATOMIC_RELAXED) || __atomic_load_n(&st->unmet, __ATOMIC_RELAXED));
+}
+
+static void try_again(struct service *s) {
+        __atomic_store_n(&s->again_ns, 0, __ATOMIC_RELAXED);
+        for (unsigned i = 0; i < s->n_channels; i++) {
+                struct psyne_channel *ch = s->channels[i];
+                struct service_state *st = state_of(ch);
+
+                if (st->deaf) {
+                        st->deaf = watch_add(s->watch, st->listener, EPOLLIN, (void *)(uintptr_t)(2 * st->id)) < 0;
+                        on_accept(ch);
+                }
+                if (__atomic_load_n(&st->unmet, __ATOMIC_RELAXED))
+                        meet(ch);
+                for (struct connection *k = st->connections; k; k = k->next) {
+                        if (k->sock < 0)
+                                continue;
+                        if (k->lacks)
+                                lack(k);
+                        if (k->owed) {
+                                connection_settle(k);
+                                send_all_lanes(k);
+                                send_all_bells(k);
+                        }
+                }
+                if (service_owes(ch))
+                        bells_strike_own(ch);
         }
 }
 
@@ -530,8 +670,11 @@ static void dispatch(struct service *s, uint64_t cookie) {
 
 static int turn(struct service *s, int64_t deadline_ns) {
         struct watch_event events[EVENTS_AT_ONCE];
+        int64_t due_ns = __atomic_load_n(&s->again_ns, __ATOMIC_RELAXED);
         int n;
 
+        if (due_ns && due_ns < deadline_ns)
+                deadline_ns = due_ns;
         if (s->looking) {
                 int64_t soon = clock_ns() + LOOK_NS;
 
@@ -543,6 +686,9 @@ static int turn(struct service *s, int64_t deadline_ns) {
                 dispatch(s, (uint64_t)(uintptr_t)events[i].cookie);
         if (s->looking)
                 look_at_locks(s);
+        due_ns = __atomic_load_n(&s->again_ns, __ATOMIC_RELAXED);
+        if (due_ns && clock_ns() >= due_ns)
+                try_again(s);
         s->ticks++;
         for (unsigned i = 0; i < s->n_channels; i++)
                 for (unsigned l = 0; l < LAYOUT_PRODUCERS_MAX; l++)
@@ -619,7 +765,6 @@ int service_join(struct psyne_channel *ch) {
         bool threaded = !(ch->flags & PSYNE_NO_THREAD);
         struct service_state *st;
         struct service *s;
-        struct connection *k;
         int r = 0;
 
         st = calloc(1, sizeof(*st));
@@ -661,17 +806,7 @@ int service_join(struct psyne_channel *ch) {
         FAULT_POINT("service.listening");
         /* Two that join at the same time: the one whose flag is set last sees the other's. */
         __atomic_fetch_or(&ch->view.peers[ch->slot].capabilities, LAYOUT_CAN_SERVE, __ATOMIC_SEQ_CST);
-        for (uint32_t i = 0; i < ch->view.n_peers; i++) {
-                struct layout_peer *p = &ch->view.peers[i];
-
-                if (i == ch->slot || __atomic_load_n(&p->state, __ATOMIC_SEQ_CST) != LAYOUT_ACTIVE ||
-                        !(__atomic_load_n(&p->capabilities, __ATOMIC_SEQ_CST) & LAYOUT_CAN_SERVE))
-                        continue;
-                if (entry_slot_alive(&ch->entry, i) == 0)
-                        peer_is_dead(ch, i, __atomic_load_n(&p->generation, __ATOMIC_ACQUIRE));
-                else
-                        (void)connect_to(ch, i, &k); /* one that does not answer now can still come to us */
-        }
+        meet(ch);
         pthread_mutex_unlock(&service_lock);
         return 0;
 }
@@ -721,16 +856,12 @@ static void announce(struct psyne_channel *ch, uint32_t lane, struct psyne_endpo
                 return;
         pthread_mutex_lock(&service_lock);
         for (uint32_t i = 0; i < ch->view.n_peers; i++) {
-                struct layout_peer *p = &ch->view.peers[i];
+                uint32_t generation = __atomic_load_n(&ch->view.peers[i].generation, __ATOMIC_ACQUIRE);
                 struct connection *k;
-                uint32_t generation = __atomic_load_n(&p->generation, __ATOMIC_ACQUIRE);
 
-                if (i == ch->slot || __atomic_load_n(&p->state, __ATOMIC_SEQ_CST) != LAYOUT_ACTIVE ||
-                        !(__atomic_load_n(&p->capabilities, __ATOMIC_SEQ_CST) & LAYOUT_CAN_SERVE))
+                if (!is_there(ch, i))
                         continue;
-                for (k = state_of(ch)->connections; k; k = k->next)
-                        if (k->slot == (int32_t)i && k->generation == generation && k->sock >= 0)
-                                break;
+                k = connection_to(state_of(ch), i, generation);
                 if (k || connect_to(ch, i, &k) == 0)
                         (void)(e ? send_bell(k, e) : send_lane(k, lane));
         }

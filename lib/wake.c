@@ -29,35 +29,36 @@ void wake_barrier_heavy(const struct psyne_channel *ch) {
 }
 
 /* Without a service thread handles lie where they arrived. */
-static void wake_handle(const struct psyne_channel *ch, enum bells_side side, uint32_t i, uint32_t generation) {
-        if (bells_strike(ch, side, i, generation) || !(ch->flags & PSYNE_NO_THREAD))
-                return;
+static bool wake_handle(const struct psyne_channel *ch, enum bells_side side, uint32_t i, uint32_t generation) {
+        if (bells_strike(ch, side, i, generation))
+                return true;
+        if (!(ch->flags & PSYNE_NO_THREAD))
+                return false; /* the service strikes it as it comes */
         service_take(ch);
-        (void)bells_strike(ch, side, i, generation);
+        return bells_strike(ch, side, i, generation);
 }
 
-/* The kernel's part: everyone who waits for the row's event word, and its bell where the kernel does not ring it. */
-static void wake_row_member(const struct psyne_channel *ch, uint32_t i) {
+/* The kernel's part: everyone who waits for the row's event word, and its bell where the kernel does not ring it. False:
+ * by the bell alone, and we have no handle. */
+static bool wake_row_member(const struct psyne_channel *ch, uint32_t i) {
         struct layout_member *m = &ch->view.members[i];
         uint32_t bell = __atomic_load_n(&m->bell, __ATOMIC_RELAXED); /* set before its bit, which we have seen */
 
         if (bell != LAYOUT_BELL_ALWAYS)
                 (void)park_wake(&m->event, INT_MAX); /* all are its own: a ring's of it that waits must not take another's */
-        if (bell)
-                wake_handle(ch, BELLS_MEMBER, i, __atomic_load_n(&m->generation, __ATOMIC_RELAXED));
+        return !bell || wake_handle(ch, BELLS_MEMBER, i, __atomic_load_n(&m->generation, __ATOMIC_RELAXED));
 }
 
-static void wake_row_lane(const struct psyne_channel *ch, uint32_t i) {
+static bool wake_row_lane(const struct psyne_channel *ch, uint32_t i) {
         struct layout_lane *l = &ch->view.lanes[i];
         uint32_t bell = __atomic_load_n(&l->bell, __ATOMIC_RELAXED);
 
         if (bell != LAYOUT_BELL_ALWAYS)
                 (void)park_wake(&l->event, INT_MAX);
-        if (bell)
-                wake_handle(ch, BELLS_LANE, i, __atomic_load_n(&l->generation, __ATOMIC_RELAXED));
+        return !bell || wake_handle(ch, BELLS_LANE, i, __atomic_load_n(&l->generation, __ATOMIC_RELAXED));
 }
 
-/* False: we have woken it in its present sleep before. */
+/* False: we have woken it in its present sleep before, or cannot yet, and will try again. */
 static bool wake_member(const struct psyne_channel *ch, uint32_t i, struct wake_memory *memory) {
         struct layout_member *m = &ch->view.members[i];
         uint32_t generation = __atomic_load_n(&m->sleep_generation, __ATOMIC_ACQUIRE);
@@ -68,8 +69,10 @@ static bool wake_member(const struct psyne_channel *ch, uint32_t i, struct wake_
         FAULT_POINT("wake.before");
         __atomic_fetch_add(&m->event, 1, __ATOMIC_RELEASE);
         FAULT_POINT("wake.between");
-        wake_row_member(ch, i);
-        return true;
+        if (wake_row_member(ch, i))
+                return true;
+        memory->woken[i] = generation - 1;
+        return false;
 }
 
 /*
@@ -176,7 +179,8 @@ void wake_producers(struct psyne_consumer *c) {
                         continue;
                 c->memory.woken[i] = generation;
                 __atomic_fetch_add(&l->event, 1, __ATOMIC_RELEASE);
-                wake_row_lane(c->channel, i);
+                if (!wake_row_lane(c->channel, i))
+                        c->memory.woken[i] = generation - 1;
                 __atomic_store_n(&c->shared->wakes_sent, c->shared->wakes_sent + 1, __ATOMIC_RELAXED);
         }
         if (c->gates)

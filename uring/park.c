@@ -29,8 +29,19 @@ struct found {
 static pthread_once_t words_once = PTHREAD_ONCE_INIT, handles_once = PTHREAD_ONCE_INIT;
 static struct found words, handles; /* written once, each under its own */
 static int rings_refused; /* why no thread may have a ring: it would never be closed again. Under words_once */
-static int forced;  /* enum park_engine that was asked for, or PARK_NONE: the best there is. Atomic */
-static int current; /* enum park_engine in use; PARK_NONE: probe first. Atomic */
+/*
+ * Asked for, PARK_NONE: the best there is; and in use, PARK_NONE: probe first. One atomic word of both, so that an answer to
+ * what was asked before does not settle what is asked now.
+ */
+static uint32_t engines;
+
+static uint32_t engines_make(enum park_engine asked, enum park_engine used) {
+        return (uint32_t)asked << 8 | (uint32_t)used;
+}
+
+static enum park_engine engines_asked(uint32_t e) {
+        return (enum park_engine)(e >> 8);
+}
 
 /* ---- which engine ------------------------------------------------------------------------------------------------ */
 
@@ -159,7 +170,8 @@ static void look_for_handles(void) {
  * user could do; both static, either pointer may be NULL.
  */
 enum park_engine park_probe(const char **why, const char **fix) {
-        int asked = __atomic_load_n(&forced, __ATOMIC_SEQ_CST), none = PARK_NONE;
+        uint32_t now = __atomic_load_n(&engines, __ATOMIC_SEQ_CST), undecided;
+        enum park_engine asked = engines_asked(now);
         static const struct refusal by_choice = {.why = "io_uring with eventfds was asked for"};
         const struct refusal *refusal;
         enum park_engine best;
@@ -177,8 +189,8 @@ enum park_engine park_probe(const char **why, const char **fix) {
                 pthread_once(&handles_once, look_for_handles);
                 best = handles.usable ? PARK_EVENTFD : PARK_FUTEX;
         }
-        /* Only from undecided: a park_force() in the meantime stands. */
-        __atomic_compare_exchange_n(&current, &none, (int)best, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        undecided = engines_make(asked, PARK_NONE); /* and nothing else: a park_force() in the meantime stands */
+        __atomic_compare_exchange_n(&engines, &undecided, engines_make(asked, best), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
         refusal = asked == PARK_EVENTFD ? handles.usable ? &by_choice : &handles.refusal : &words.refusal;
         if (why)
                 *why = refusal->why;
@@ -193,17 +205,18 @@ enum park_engine park_probe(const char **why, const char **fix) {
  * the rings they have.
  */
 void park_force(enum park_engine e) {
-        __atomic_store_n(&forced, (int)(e == PARK_URING ? PARK_NONE : e), __ATOMIC_SEQ_CST);
+        if (e == PARK_URING)
+                e = PARK_NONE;
         /* Unless it needs none, the next call probes, or remembers. */
-        __atomic_store_n(&current, (int)(e == PARK_FUTEX ? PARK_FUTEX : PARK_NONE), __ATOMIC_SEQ_CST);
+        __atomic_store_n(&engines, engines_make(e, e == PARK_FUTEX ? PARK_FUTEX : PARK_NONE), __ATOMIC_SEQ_CST);
 }
 
 bool park_uring_allowed(void) {
-        return __atomic_load_n(&forced, __ATOMIC_RELAXED) != PARK_FUTEX;
+        return engines_asked(__atomic_load_n(&engines, __ATOMIC_RELAXED)) != PARK_FUTEX;
 }
 
 static enum park_engine in_use(void) {
-        enum park_engine e = (enum park_engine)__atomic_load_n(&current, __ATOMIC_RELAXED);
+        enum park_engine e = (enum park_engine)(__atomic_load_n(&engines, __ATOMIC_RELAXED) & 0xff);
 
         return __builtin_expect(e != PARK_NONE, 1) ? e : park_probe(NULL, NULL);
 }
