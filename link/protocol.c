@@ -42,14 +42,11 @@ static bool collect(struct link_in *in, size_t need, const unsigned char **bytes
 
 /* ---- the sender -------------------------------------------------------------------------------------------------- */
 
-void link_tx_init(struct link_tx *t, uint64_t session, const struct link_hello *hello, uint64_t position,
+void link_tx_init(struct link_tx *t, uint64_t session, const struct link_hello *hello,
         uint32_t (*crc)(void *ctx, uint64_t position, size_t n), void *ctx) {
         *t = (struct link_tx){
                 .session = session,
                 .hello = *hello,
-                .acked = position,
-                .sent = position,
-                .tail = position,
                 .deadline_ns = INT64_MAX,
                 .crc = crc,
                 .crc_ctx = ctx,
@@ -58,23 +55,34 @@ void link_tx_init(struct link_tx *t, uint64_t session, const struct link_hello *
         t->hello.version = LINK_VERSION;
 }
 
+void link_tx_start(struct link_tx *t, uint64_t position) {
+        t->acked = t->sent = t->tail = t->reached = position;
+        t->has_lane = true;
+}
+
 static void tx_say(struct link_tx *t, size_t n) {
         t->head_bytes = t->head_left = n;
+}
+
+static void tx_say_frame(struct link_tx *t, enum link_kind kind, uint64_t position) {
+        tx_say(t, frame_make(t->head, kind, t->session, position, NULL, 0));
 }
 
 void link_tx_connected(struct link_tx *t, int64_t now_ns) {
         t->state = LINK_MEETING;
         t->in.have = 0;
         t->span_left = 0;
-        t->said_bye = false;
+        t->must_start = t->said_bye = false;
+        t->readers = 0;
         t->deadline_ns = now_ns + LINK_HELLO_WITHIN_NS;
-        tx_say(t, frame_make(t->head, LINK_HELLO, t->session, t->acked, &t->hello, sizeof(t->hello)));
+        tx_say(t, frame_make(t->head, LINK_HELLO, t->session, 0, &t->hello, sizeof(t->hello)));
 }
 
 void link_tx_lost(struct link_tx *t) {
         if (t->state != LINK_ENDED)
                 t->state = LINK_DOWN;
         t->head_left = t->span_left = 0;
+        t->readers = 0;
         t->deadline_ns = INT64_MAX;
 }
 
@@ -82,17 +90,19 @@ void link_tx_commit(struct link_tx *t, uint64_t tail) {
         t->tail = tail;
 }
 
-void link_tx_close(struct link_tx *t) {
-        t->closing = true;
+void link_tx_close(struct link_tx *t, uint64_t end) {
+        t->has_end = true;
+        t->end = end;
 }
 
 bool link_tx_out(struct link_tx *t, struct link_out *ret) {
-        if (!t->head_left && !t->span_left && t->state == LINK_OPEN) {
-                uint64_t left = t->tail - t->sent, most = t->hello.ring_bytes < LINK_FRAME_MAX ? t->hello.ring_bytes : LINK_FRAME_MAX;
-
-                if (left) {
+        if (!t->head_left && !t->span_left && t->state == LINK_OPEN && t->has_lane) {
+                if (t->must_start) {
+                        tx_say_frame(t, LINK_START, t->acked);
+                        t->must_start = false;
+                } else if (t->tail != t->sent) {
                         struct link_header h = {.kind = LINK_DATA,
-                                .bytes = (uint32_t)(left < most ? left : most),
+                                .bytes = (uint32_t)(t->tail - t->sent),
                                 .position = t->sent,
                                 .session = t->session};
 
@@ -103,8 +113,10 @@ bool link_tx_out(struct link_tx *t, struct link_out *ret) {
                         t->span_at = t->sent;
                         t->span_left = h.bytes;
                         t->sent += h.bytes;
-                } else if (t->closing && !t->said_bye) {
-                        tx_say(t, frame_make(t->head, LINK_BYE, t->session, t->tail, NULL, 0));
+                        if (t->sent - t->acked > t->reached - t->acked)
+                                t->reached = t->sent;
+                } else if (t->has_end && t->sent == t->end && !t->said_bye) {
+                        tx_say_frame(t, LINK_BYE, t->end);
                         t->said_bye = true;
                 }
         }
@@ -133,15 +145,18 @@ static int tx_frame(struct link_tx *t, const struct link_header *h, const void *
         case LINK_WELCOME:
                 if (t->state != LINK_MEETING || h->bytes || h->session != t->session)
                         return -EPROTO;
-                /* It may stand before what it acknowledged only if it is another process by now; then it says REFUSE. */
-                if (h->position - t->acked > t->tail - t->acked)
+                if (h->position == LINK_NOWHERE)
+                        t->must_start = true; /* where we stand: what another process acknowledged stays with that */
+                else if (!t->has_lane || h->position - t->acked > t->reached - t->acked)
                         return -EPROTO;
-                t->acked = t->sent = h->position;
+                else
+                        t->acked = h->position;
+                t->sent = t->tail = t->acked;
                 t->state = LINK_OPEN;
                 t->deadline_ns = INT64_MAX;
                 return 0;
         case LINK_REFUSE:
-                if (t->state != LINK_MEETING || h->bytes != sizeof(t->refusal))
+                if (h->bytes != sizeof(t->refusal))
                         return -EPROTO;
                 memcpy(&t->refusal, payload, sizeof(t->refusal));
                 t->refusal.sentence[sizeof(t->refusal.sentence) - 1] = '\0';
@@ -153,10 +168,15 @@ static int tx_frame(struct link_tx *t, const struct link_header *h, const void *
                 t->acked = h->position;
                 return 0;
         case LINK_BYE: /* that all arrived is not enough: it has to know that nothing more comes */
-                if (!t->said_bye || h->bytes || h->session != t->session || h->position != t->tail)
+                if (!t->said_bye || h->bytes || h->session != t->session || h->position != t->end)
                         return -EPROTO;
-                t->acked = t->tail;
+                t->acked = t->end;
                 t->state = LINK_ENDED;
+                return 0;
+        case LINK_READERS:
+                if (t->state != LINK_OPEN || h->bytes || h->session != t->session)
+                        return -EPROTO;
+                t->readers = h->position;
                 return 0;
         default:
                 return -EPROTO;
@@ -201,7 +221,7 @@ void link_rx_connected(struct link_rx *r, int64_t now_ns) {
         r->in.have = 0;
         r->head_left = r->frame_left = 0;
         r->now = (struct link_header){0};
-        r->refusing = false;
+        r->refusing = r->welcome_due = r->readers_due = r->ack_due = r->refusal_due = false;
         r->deadline_ns = now_ns + LINK_HELLO_WITHIN_NS;
         r->ack_at_ns = INT64_MAX;
 }
@@ -219,12 +239,12 @@ void link_rx_want(struct link_rx *r, struct link_into *ret) {
         if (r->refusing || r->state == LINK_DOWN || r->state == LINK_ENDED)
                 return;
         if (r->frame_left) {
-                uint64_t at = r->frame_at + r->now.bytes - r->frame_left, room = r->floor + r->hello.ring_bytes - at;
+                uint64_t at = r->frame_at + r->now.bytes - r->frame_left, room = r->floor + r->ring_bytes - at;
 
                 *ret = (struct link_into){.position = at, .n = r->frame_left < room ? r->frame_left : (size_t)room};
                 return;
         }
-        if (r->now.kind == LINK_DATA) /* all of it is there, and nobody has said yet that it is good */
+        if (r->now.kind == LINK_DATA || r->now.kind == LINK_START) /* and nobody has said yet that it is good */
                 return;
         ret->bytes = r->in.bytes + r->in.have;
         ret->n = (r->in.have < sizeof(r->now) ? sizeof(r->now) : sizeof(r->now) + r->now.bytes) - r->in.have;
@@ -238,14 +258,20 @@ static int rx_header(struct link_rx *r) {
                 return -EPROTO;
         if (r->state == LINK_MEETING)
                 return h->kind == LINK_HELLO && h->bytes == sizeof(r->hello) ? LINK_NOTHING : -EPROTO;
-        if (h->session != r->session || h->position != r->got)
+        if (h->session != r->session)
+                return -EPROTO;
+        if (h->kind == LINK_START && !r->has_lane && h->bytes == 0 && h->position % r->hello.record_align == 0) {
+                r->in.have = 0;
+                return LINK_STARTED;
+        }
+        if (!r->has_lane || h->position != r->got)
                 return -EPROTO;
         if (h->kind == LINK_BYE && h->bytes == 0) {
                 r->state = LINK_ENDED;
                 r->ack_at_ns = INT64_MIN; /* now */
                 return LINK_CLOSED;
         }
-        if (h->kind != LINK_DATA || h->bytes == 0 || h->bytes > LINK_FRAME_MAX || h->bytes > r->hello.ring_bytes ||
+        if (h->kind != LINK_DATA || h->bytes == 0 || h->bytes > r->ring_bytes || h->bytes > r->hello.ring_bytes ||
                 h->bytes % r->hello.record_align)
                 return -EPROTO;
         r->frame_at = h->position;
@@ -264,7 +290,7 @@ static int rx_hello(struct link_rx *r) {
         if (h.version != LINK_VERSION)
                 return -EPROTONOSUPPORT;
         if (h.name_bytes == 0 || h.name_bytes > LINK_NAME_MAX || h.record_align < 16 || h.record_align & (h.record_align - 1) ||
-                h.ring_bytes < h.record_align || h.ring_bytes & (h.ring_bytes - 1) || r->now.position % h.record_align)
+                h.ring_bytes < h.record_align || h.ring_bytes & (h.ring_bytes - 1))
                 return -EPROTO;
         r->hello = h;
         return LINK_CALLED;
@@ -287,21 +313,27 @@ int link_rx_read(struct link_rx *r, size_t n) {
         return LINK_NOTHING;
 }
 
-void link_rx_welcome(struct link_rx *r, uint64_t position) {
+void link_rx_welcome(struct link_rx *r, uint64_t ring_bytes, uint64_t position) {
         r->session = r->now.session;
+        r->ring_bytes = ring_bytes;
+        r->has_lane = position != LINK_NOWHERE;
         r->got = r->acked = position;
         r->now = (struct link_header){0};
         r->state = LINK_OPEN;
         r->deadline_ns = INT64_MAX;
-        r->head_bytes = r->head_left = frame_make(r->head, LINK_WELCOME, r->session, position, NULL, 0);
+        r->welcome_due = r->readers_due = true;
 }
 
 void link_rx_refuse(struct link_rx *r, int error, const char *sentence) {
-        struct link_refusal refusal = {.error = error};
+        r->refusal = (struct link_refusal){.error = error};
+        snprintf(r->refusal.sentence, sizeof(r->refusal.sentence), "%s", sentence);
+        r->refusing = r->refusal_due = true;
+}
 
-        snprintf(refusal.sentence, sizeof(refusal.sentence), "%s", sentence);
-        r->refusing = true;
-        r->head_bytes = r->head_left = frame_make(r->head, LINK_REFUSE, r->now.session, 0, &refusal, sizeof(refusal));
+void link_rx_started(struct link_rx *r) {
+        r->has_lane = true;
+        r->got = r->acked = r->now.position;
+        r->now = (struct link_header){0};
 }
 
 void link_rx_accept(struct link_rx *r, int64_t now_ns) {
@@ -317,7 +349,32 @@ void link_rx_freed(struct link_rx *r, uint64_t position) {
         r->floor = position;
 }
 
+void link_rx_readers(struct link_rx *r, uint64_t n) {
+        r->readers_due |= n != r->readers;
+        r->readers = n;
+}
+
+static void rx_say(struct link_rx *r, enum link_kind kind, uint64_t position, const void *payload, uint32_t n) {
+        r->head_bytes = r->head_left = frame_make(r->head, kind, r->now.session ? r->now.session : r->session, position, payload, n);
+}
+
 bool link_rx_out(struct link_rx *r, struct link_out *ret) {
+        if (r->head_left)
+                ;
+        else if (r->welcome_due) {
+                rx_say(r, LINK_WELCOME, r->got, NULL, 0);
+                r->welcome_due = false;
+        } else if (r->refusal_due) {
+                rx_say(r, LINK_REFUSE, 0, &r->refusal, sizeof(r->refusal));
+                r->refusal_due = false;
+        } else if (r->state == LINK_OPEN && r->readers_due) {
+                rx_say(r, LINK_READERS, r->readers, NULL, 0);
+                r->readers_due = false;
+        } else if (r->ack_due) {
+                rx_say(r, r->state == LINK_ENDED ? LINK_BYE : LINK_ACK, r->got, NULL, 0);
+                r->acked = r->got;
+                r->ack_due = false;
+        }
         if (!r->head_left)
                 return false;
         *ret = (struct link_out){.head = r->head + r->head_bytes - r->head_left, .head_bytes = r->head_left};
@@ -326,16 +383,15 @@ bool link_rx_out(struct link_rx *r, struct link_out *ret) {
 
 void link_rx_wrote(struct link_rx *r, size_t n) {
         r->head_left -= n;
-        if (!r->head_left && r->refusing)
+        if (!r->head_left && r->refusing && !r->refusal_due)
                 r->state = LINK_ENDED;
 }
 
 int link_rx_tick(struct link_rx *r, int64_t now_ns) {
         if (now_ns >= r->deadline_ns)
                 return -ETIME;
-        if (now_ns >= r->ack_at_ns && !r->head_left) {
-                r->head_bytes = r->head_left = frame_make(r->head, r->state == LINK_ENDED ? LINK_BYE : LINK_ACK, r->session, r->got, NULL, 0);
-                r->acked = r->got;
+        if (now_ns >= r->ack_at_ns) {
+                r->ack_due = true;
                 r->ack_at_ns = INT64_MAX;
         }
         return 0;

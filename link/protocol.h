@@ -6,12 +6,16 @@
  * then. So whatever a broken connection swallowed is sent again from where the receiver stands, and nothing else.
  *
  *      sender                                     receiver
- *      HELLO session, channel, ring, position  ->
+ *      HELLO session, channel, ring            ->
  *                                              <- WELCOME session, position it stands at     (or REFUSE errno, sentence)
- *      DATA position, bytes                    ->
- *                                              <- ACK position
+ *                                              <- READERS how many there are, now and when it changes
+ *      START position                          ->                                            a lane, if it has none yet
+ *      DATA position, whole records            ->
+ *                                              <- ACK position                               (or REFUSE, at any time)
  *      BYE position                            ->                                            the lane is closed there
  *                                              <- BYE position
+ *
+ * A link may be up before its lane is there: who only waits for readers learns of them.
  *
  * All numbers are little-endian. Every frame starts with the same header, which is checked by itself before its length is
  * believed; the payload of a DATA frame goes straight to where it belongs and is checked there.
@@ -29,12 +33,14 @@
 #define LINK_HELLO_WITHIN_NS 5000000000ll  /* a peer that says nothing for so long is hung up on */
 #define LINK_ACK_AFTER_NS 10000000ll       /* or a quarter of the ring, whichever comes first */
 
-enum link_kind { LINK_HELLO = 1, LINK_WELCOME, LINK_REFUSE, LINK_DATA, LINK_ACK, LINK_BYE };
+#define LINK_NOWHERE UINT64_MAX            /* WELCOME: it has no lane of that session */
+
+enum link_kind { LINK_HELLO = 1, LINK_WELCOME, LINK_REFUSE, LINK_DATA, LINK_ACK, LINK_BYE, LINK_START, LINK_READERS };
 
 struct link_header {
         uint32_t kind;
         uint32_t bytes;    /* of the payload */
-        uint64_t position; /* DATA: of its first byte; ACK, BYE, WELCOME: of what comes next */
+        uint64_t position; /* DATA: of its first byte; ACK, BYE, START, WELCOME: of what comes next; READERS: how many */
         uint64_t session;  /* of the lane, chosen at random by its producer: what an old connection had left does not match */
         uint32_t crc;      /* crc32c of the payload */
         uint32_t crc_self; /* crc32c of the 28 bytes before */
@@ -84,9 +90,12 @@ struct link_tx {
         enum link_state state;
         uint64_t session;
         struct link_hello hello;
-        uint64_t acked, sent, tail; /* positions: theirs for good; handed out; committed */
-        bool closing;               /* BYE once all is sent */
-        bool said_bye;
+        bool has_lane;
+        uint64_t acked, sent, tail; /* positions: theirs for good; handed out; to be handed out, after a WELCOME anew */
+        uint64_t reached;           /* the highest `sent` ever was */
+        bool has_end, must_start, said_bye;
+        uint64_t end;               /* BYE once it is sent */
+        uint64_t readers;           /* theirs, as they said last; 0 while not connected */
         int64_t deadline_ns;
         struct link_in in;
         size_t head_left, span_left, head_bytes;
@@ -97,12 +106,15 @@ struct link_tx {
         struct link_refusal refusal;
 };
 
-void link_tx_init(struct link_tx *t, uint64_t session, const struct link_hello *hello, uint64_t position,
+void link_tx_init(struct link_tx *t, uint64_t session, const struct link_hello *hello,
         uint32_t (*crc)(void *ctx, uint64_t position, size_t n), void *ctx);
+void link_tx_start(struct link_tx *t, uint64_t position); /* there is a lane now, and here it begins */
 void link_tx_connected(struct link_tx *t, int64_t now_ns);
 void link_tx_lost(struct link_tx *t);                      /* the connection is gone: everything not acked goes again */
-void link_tx_commit(struct link_tx *t, uint64_t tail);     /* what may be sent reaches to here */
-void link_tx_close(struct link_tx *t);                     /* ... and nothing comes after it */
+/* What may be sent reaches to here: whole records, LINK_FRAME_MAX or one record's bytes at most past t->sent, which a
+ * WELCOME moves back. */
+void link_tx_commit(struct link_tx *t, uint64_t tail);
+void link_tx_close(struct link_tx *t, uint64_t end);       /* nothing will come after it */
 bool link_tx_out(struct link_tx *t, struct link_out *ret); /* false: nothing to say */
 void link_tx_wrote(struct link_tx *t, size_t n);           /* of what link_tx_out() last said */
 int link_tx_read(struct link_tx *t, const void *bytes, size_t n); /* -errno: hang up */
@@ -117,20 +129,25 @@ struct link_into {
         size_t n;
 };
 
-enum link_event { LINK_NOTHING, LINK_CALLED, LINK_ARRIVED, LINK_CLOSED };
+enum link_event { LINK_NOTHING, LINK_CALLED, LINK_STARTED, LINK_ARRIVED, LINK_CLOSED };
 
 struct link_rx {
         enum link_state state;
         uint64_t session;           /* 0: none yet */
         struct link_hello hello;
         struct link_header now;     /* the frame whose payload is being read */
+        bool has_lane;
+        uint64_t ring_bytes;        /* of the receiver's own lane */
         uint64_t got, acked, floor; /* positions: checked and ours; said so; free to be written below floor + ring */
+        uint64_t readers;
+        bool welcome_due, readers_due, ack_due, refusal_due;
         uint64_t frame_at;
         size_t frame_left;
         int64_t deadline_ns, ack_at_ns;
         bool refusing;
         struct link_in in;
         size_t head_left, head_bytes;
+        struct link_refusal refusal;
         unsigned char head[sizeof(struct link_header) + sizeof(struct link_refusal)];
 };
 
@@ -139,15 +156,18 @@ void link_rx_connected(struct link_rx *r, int64_t now_ns);
 void link_rx_lost(struct link_rx *r);
 void link_rx_want(struct link_rx *r, struct link_into *ret);
 /*
- * @n bytes are there, where link_rx_want() said. CALLED: look at r->hello and r->session, and answer with
- * link_rx_welcome() or link_rx_refuse(). ARRIVED: the bytes from r->frame_at on, r->now.bytes of them, lie in the ring;
- * check them and say link_rx_accept(). CLOSED: the sender's lane ends at r->got. -errno: hang up.
+ * @n bytes are there, where link_rx_want() said. CALLED: look at r->hello and r->now.session, and answer with
+ * link_rx_welcome() or link_rx_refuse(). STARTED: a lane that begins at r->now.position: say link_rx_started() or
+ * link_rx_refuse(). ARRIVED: the bytes from r->frame_at on, r->now.bytes of them, lie in the ring; check them and say
+ * link_rx_accept(). CLOSED: the sender's lane ends at r->got. -errno: hang up.
  */
 int link_rx_read(struct link_rx *r, size_t n);
-void link_rx_welcome(struct link_rx *r, uint64_t position);
-void link_rx_refuse(struct link_rx *r, int error, const char *sentence);
+void link_rx_welcome(struct link_rx *r, uint64_t ring_bytes, uint64_t position); /* LINK_NOWHERE: no lane yet */
+void link_rx_refuse(struct link_rx *r, int error, const char *sentence); /* at any time; the connection ends after it */
+void link_rx_started(struct link_rx *r);
 void link_rx_accept(struct link_rx *r, int64_t now_ns);
 void link_rx_freed(struct link_rx *r, uint64_t position); /* readers have released up to here */
+void link_rx_readers(struct link_rx *r, uint64_t n);
 bool link_rx_out(struct link_rx *r, struct link_out *ret);
 void link_rx_wrote(struct link_rx *r, size_t n);
 int link_rx_tick(struct link_rx *r, int64_t now_ns);

@@ -35,7 +35,7 @@ struct run {
         /* The receiver's: what outlives a connection is the lane. */
         struct link_rx rx;
         bool rx_up, have_lane, ended;
-        uint64_t session, got, released;
+        uint64_t session, got, released, readers;
         unsigned char ring[RING];
 
         struct pipe there, back;
@@ -185,13 +185,22 @@ static int rx_called(struct run *u) {
                 return fail(u, "another session");
         if (strncmp(u->rx.hello.name, "simulated", LINK_NAME_MAX) != 0 || u->rx.hello.ring_bytes != RING)
                 return fail(u, "a hello that was changed went through");
-        if (!u->have_lane) {
-                u->have_lane = true;
-                u->session = u->rx.now.session;
-                u->got = u->released = u->rx.now.position;
-        }
+        u->session = u->rx.now.session;
         link_rx_freed(&u->rx, u->released);
-        link_rx_welcome(&u->rx, u->got);
+        link_rx_welcome(&u->rx, RING, u->have_lane ? u->got : LINK_NOWHERE);
+        link_rx_readers(&u->rx, u->readers);
+        return 0;
+}
+
+static int rx_started(struct run *u) {
+        if (u->have_lane)
+                return fail(u, "a second start");
+        if (u->rx.now.position != u->start)
+                return fail(u, "it starts elsewhere");
+        u->have_lane = true;
+        u->got = u->released = u->rx.now.position;
+        link_rx_freed(&u->rx, u->released);
+        link_rx_started(&u->rx);
         return 0;
 }
 
@@ -239,6 +248,8 @@ static int rx_read(struct run *u) {
                 hang_up_rx(u);
         } else if (e == LINK_CALLED)
                 return rx_called(u);
+        else if (e == LINK_STARTED)
+                return rx_started(u);
         else if (e == LINK_ARRIVED)
                 return rx_arrived(u);
         else if (e == LINK_CLOSED) {
@@ -267,12 +278,25 @@ static int release(struct run *u) {
 static void commit(struct run *u) {
         uint64_t most = u->tx.acked + RING - u->tx.tail, left = u->end - u->tx.tail;
 
+        if (!u->tx.has_lane) { /* links are up before there is a lane, and lanes before there is a link */
+                if (below(u, 4) == 0)
+                        link_tx_start(&u->tx, u->start);
+                return;
+        }
         if (most > left)
                 most = left;
+        if (most > RING - (u->tx.tail - u->tx.sent)) /* a frame that the ring cannot hold */
+                most = RING - (u->tx.tail - u->tx.sent);
         if (most)
                 link_tx_commit(&u->tx, u->tx.tail + (1 + below(u, most / ALIGN)) * ALIGN);
-        else if (!left)
-                link_tx_close(&u->tx);
+        if (below(u, 4) == 0)
+                link_tx_close(&u->tx, u->end);
+}
+
+static void readers_change(struct run *u) {
+        u->readers = below(u, 3);
+        if (u->rx_up)
+                link_rx_readers(&u->rx, u->readers);
 }
 
 /* ---- a run ------------------------------------------------------------------------------------------------------- */
@@ -289,7 +313,7 @@ static int run(uint64_t seed, bool loud, uint64_t totals[4]) {
         u.end = u.start + (1 + below(&u, 400)) * ALIGN;
         breaks = below(&u, 3) ? below(&u, 30) : 0;
         flips = below(&u, 4) ? 0 : below(&u, 5);
-        link_tx_init(&u.tx, next(&u) | 1, &hello, u.start, crc_of_span, &u);
+        link_tx_init(&u.tx, next(&u) | 1, &hello, crc_of_span, &u);
         for (step = 0; step < STEPS_MAX && !(u.ended && u.released == u.end && u.tx.state == LINK_ENDED); step++) {
                 int r = 0;
 
@@ -298,6 +322,11 @@ static int run(uint64_t seed, bool loud, uint64_t totals[4]) {
                         u.ended = false;
                         connect_again(&u);
                 }
+                if (u.tx_up && u.rx_up && !u.severed && !u.there.n && !u.back.n && u.tx.state == LINK_OPEN && !u.rx.head_left &&
+                        !u.rx.readers_due && u.rx.state == LINK_OPEN && u.tx.readers != u.readers && !u.flips)
+                        r = fail(&u, "it has heard of other readers than there are");
+                if (below(&u, 50) == 0)
+                        readers_change(&u);
                 switch (below(&u, 8)) {
                 case 0:
                         commit(&u);

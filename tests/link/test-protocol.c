@@ -42,7 +42,8 @@ static int feed(struct link_rx *r, const void *bytes, size_t n) {
 static size_t hello_of(struct link_tx *t, const struct link_hello *hello, unsigned char to[256]) {
         struct link_out out;
 
-        link_tx_init(t, 7, hello, 0, no_crc, NULL);
+        link_tx_init(t, 7, hello, no_crc, NULL);
+        link_tx_start(t, 0);
         link_tx_connected(t, 0);
         cr_assert(link_tx_out(t, &out));
         cr_assert_eq(out.span_bytes, 0);
@@ -187,7 +188,7 @@ static struct link_rx met(void) {
 
         cr_assert_eq(feed(&r, bytes, hello_of(&t, &good, bytes)), LINK_CALLED);
         link_rx_freed(&r, 640);
-        link_rx_welcome(&r, 640);
+        link_rx_welcome(&r, RING, 640);
         return r;
 }
 
@@ -206,6 +207,8 @@ Test(link, frames_that_lie) {
                 {LINK_DATA, 64, 7, 704},             /* with a gap */
                 {LINK_BYE, 0, 7, 704},               /* before its end */
                 {LINK_BYE, 64, 7, 640},
+                {LINK_START, 0, 7, 640},             /* it has started */
+                {LINK_READERS, 0, 7, 1},             /* the wrong way */
                 {LINK_HELLO, sizeof(struct link_hello), 7, 640},
                 {LINK_ACK, 0, 7, 640},               /* the wrong way */
                 {0, 0, 7, 640},
@@ -263,7 +266,10 @@ Test(link, receivers_that_lie) {
                 {true, LINK_ACK, 0, 7, UINT64_MAX},   /* back */
                 {true, LINK_ACK, 0, 6, 64},
                 {true, LINK_BYE, 0, 7, 1024},         /* that nobody said first */
-                {true, LINK_REFUSE, 128, 7, 0},
+                {true, LINK_REFUSE, 4, 7, 0},
+                {true, LINK_READERS, 8, 7, 0},
+                {true, LINK_READERS, 0, 6, 0},
+                {true, LINK_START, 0, 7, 0},
                 {true, LINK_HELLO, 136, 7, 0},
         };
 
@@ -276,6 +282,7 @@ Test(link, receivers_that_lie) {
                 link_tx_commit(&t, 1024);
                 if (lies[i].open) {
                         cr_assert_eq(link_tx_read(&t, bytes, frame(bytes, LINK_WELCOME, 0, 7, 0, 0)), 0);
+                        link_tx_commit(&t, 1024);
                         cr_assert(link_tx_out(&t, &out));
                         cr_assert_eq(out.span_bytes, 1024);
                 }
@@ -284,6 +291,75 @@ Test(link, receivers_that_lie) {
                         link_crc32c(0, bytes + sizeof(struct link_header), lies[i].bytes));
                 cr_assert_eq(link_tx_read(&t, bytes, sizeof(struct link_header) + lies[i].bytes), -EPROTO, "%u", i);
         }
+}
+
+/* A lane starts once, at a record's start; before that nothing else is said about it. */
+Test(link, starts_that_lie) {
+        static const struct {
+                uint32_t kind, bytes;
+                uint64_t position;
+                int event;
+        } said[] = {
+                {LINK_START, 0, 640, LINK_STARTED}, {LINK_START, 0, 641, -EPROTO}, {LINK_START, 64, 640, -EPROTO},
+                {LINK_DATA, 64, 0, -EPROTO},        {LINK_BYE, 0, 0, -EPROTO},     {LINK_DATA, 64, LINK_NOWHERE, -EPROTO},
+        };
+
+        for (unsigned i = 0; i < sizeof(said) / sizeof(*said); i++) {
+                unsigned char bytes[256];
+                struct link_into into;
+                struct link_tx t;
+                struct link_rx r = fresh();
+
+                cr_assert_eq(feed(&r, bytes, hello_of(&t, &good, bytes)), LINK_CALLED);
+                link_rx_welcome(&r, RING, LINK_NOWHERE);
+                cr_assert_eq(feed(&r, bytes, frame(bytes, said[i].kind, said[i].bytes, 7, said[i].position, 0)), said[i].event,
+                        "%u", i);
+                if (said[i].event < 0)
+                        continue;
+                link_rx_want(&r, &into);
+                cr_assert_eq(into.n, 0, "nothing more before there is a lane");
+                link_rx_started(&r);
+                cr_assert_eq(feed(&r, bytes, frame(bytes, LINK_START, 0, 7, 640, 0)), -EPROTO);
+        }
+}
+
+/* A receiver that does not know the session starts where the sender stands; one that does says where it stands itself. */
+Test(link, welcomes) {
+        unsigned char bytes[256];
+        struct link_header h;
+        struct link_out out;
+        struct link_tx t;
+
+        hello_of(&t, &good, bytes);
+        link_tx_commit(&t, 1024);
+        cr_assert_eq(link_tx_read(&t, bytes, frame(bytes, LINK_WELCOME, 0, 7, LINK_NOWHERE, 0)), 0);
+        cr_assert(link_tx_out(&t, &out));
+        memcpy(&h, out.head, sizeof(h));
+        cr_assert_eq(h.kind, LINK_START);
+        cr_assert_eq(h.position, 0);
+        link_tx_wrote(&t, out.head_bytes);
+        cr_assert_not(link_tx_out(&t, &out), "what was committed before is to be committed anew");
+        link_tx_commit(&t, 1024);
+        cr_assert(link_tx_out(&t, &out));
+        link_tx_wrote(&t, out.head_bytes + out.span_bytes);
+        cr_assert_eq(t.sent, 1024);
+
+        link_tx_lost(&t);
+        link_tx_connected(&t, 0);
+        cr_assert(link_tx_out(&t, &out));
+        link_tx_wrote(&t, out.head_bytes);
+        cr_assert_eq(link_tx_read(&t, bytes, frame(bytes, LINK_WELCOME, 0, 7, 512, 0)), 0);
+        cr_assert_eq(t.acked, 512);
+        cr_assert_eq(t.sent, 512);
+        link_tx_close(&t, 1024);
+        cr_assert_not(link_tx_out(&t, &out), "it is not through");
+        link_tx_commit(&t, 1024);
+        cr_assert(link_tx_out(&t, &out));
+        cr_assert_eq(out.position, 512);
+        link_tx_wrote(&t, out.head_bytes + out.span_bytes);
+        cr_assert(link_tx_out(&t, &out));
+        memcpy(&h, out.head, sizeof(h));
+        cr_assert_eq(h.kind, LINK_BYE);
 }
 
 Test(link, refused) {
@@ -300,6 +376,16 @@ Test(link, refused) {
         cr_assert_eq(link_tx_read(&t, answer, out.head_bytes), -EMEDIUMTYPE);
         cr_assert_eq(t.state, LINK_ENDED);
         cr_assert_eq(strlen(t.refusal.sentence), sizeof(t.refusal.sentence) - 1);
+        link_rx_wrote(&r, out.head_bytes);
+        cr_assert_eq(r.state, LINK_ENDED);
+
+        r = met(); /* in the middle */
+        cr_assert(link_rx_out(&r, &out));
+        link_rx_refuse(&r, -EPIPE, "closed");
+        cr_assert(link_rx_out(&r, &out), "what was begun comes first");
+        link_rx_wrote(&r, out.head_bytes);
+        cr_assert_eq(r.state, LINK_OPEN);
+        cr_assert(link_rx_out(&r, &out));
         link_rx_wrote(&r, out.head_bytes);
         cr_assert_eq(r.state, LINK_ENDED);
 }
