@@ -228,10 +228,11 @@ int child_wait(pid_t pid, int64_t timeout_ns) {
 
 int world_fail(struct world *w, const char *file, int line, const char *format, ...) {
         const char *base = strrchr(file, '/'), *sentence = psyne_last_error();
+        uint32_t none = 0;
         char text[700];
         va_list ap;
 
-        if (__atomic_exchange_n(&w->page->failed, 1, __ATOMIC_ACQ_REL))
+        if (!__atomic_compare_exchange_n(&w->page->failed, &none, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
                 return -1; /* the first failure is the cause, this one its consequence */
         va_start(ap, format);
         vsnprintf(text, sizeof(text), format, ap);
