@@ -27,7 +27,8 @@ kernel=$(echo "$work"/kernel/boot/vmlinuz-*)
 
 # The tests, where their run paths expect them, and the libraries they need.
 root=$work/root
-mkdir -p "$root/bin" "$root/proc" "$root/sys" "$root/dev" "$root/tmp"
+mkdir -p "$root/bin" "$root/proc" "$root/sys" "$root/dev" "$root/tmp" "$root/etc"
+echo root:x:0:0::/:/bin/sh >"$root/etc/passwd" # a file that is no directory: conformance, addresses
 cp "$(command -v busybox)" "$root/bin/busybox"
 ldd "$(command -v busybox)" >/dev/null 2>&1 && skip "busybox is not static (busybox-static)"
 tests="$build/tests/conformance/test-conformance $build/tests/end-to-end/wake-cycles $build/tests/end-to-end/burst \
@@ -63,7 +64,7 @@ run tests/end-to-end/burst
 run tests/end-to-end/wake-cycles $cycles
 run tests/end-to-end/loops lib/example-epoll 50000 2
 run tests/end-to-end/kill random 50
-lines=40 run tests/conformance/test-conformance -j4 --verbose=0
+lines=40 run env PSYNE_MOMENTS=250 tests/conformance/test-conformance -j4 --verbose=0
 echo done
 poweroff -f
 END
