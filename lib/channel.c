@@ -324,8 +324,8 @@ static int open_memory(struct psyne_channel *ch, const struct wishes *w) {
         fd = memfd_create(name, MFD_CLOEXEC);
         if (fd < 0)
                 return error_set(-errno, "memfd_create: %s", strerror(errno));
-        if (ftruncate(fd, (off_t)bytes) < 0 || fallocate(fd, 0, 0, (off_t)bytes) < 0) {
-                r = -errno;
+        r = ftruncate(fd, (off_t)bytes) < 0 ? -errno : segment_reserve(fd, bytes);
+        if (r < 0) {
                 close(fd);
                 return error_set(r, "no memory for %llu bytes of control pages: %s", (unsigned long long)bytes,
                         strerror(-r));

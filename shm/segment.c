@@ -122,6 +122,27 @@ static int populate(struct segment *s, int advice) {
         return 0;
 }
 
+/*
+ * A signal may end a fallocate() with EINTR, SA_RESTART or not, and so may what the kernel only sends a thread to have
+ * work done there, for io_uring. (Tmpfs pages: seen on 6.1, not on 6.18.) Smaller pieces each time, down to a page:
+ * signals that keep coming do not keep it from its end.
+ */
+int segment_reserve(int fd, size_t bytes) {
+        size_t at = 0, piece = bytes;
+
+        while (at < bytes) {
+                if (piece > bytes - at)
+                        piece = bytes - at;
+                if (fallocate(fd, 0, (off_t)at, (off_t)piece) == 0)
+                        at += piece;
+                else if (errno != EINTR)
+                        return -errno;
+                else if (piece > SMALL_BYTES)
+                        piece /= 2;
+        }
+        return 0;
+}
+
 static int try_hugetlb(struct segment *s, const char *name, const struct segment_wish *wish,
         struct segment_report *report) {
         int r;
@@ -140,8 +161,9 @@ static int try_hugetlb(struct segment *s, const char *name, const struct segment
         r = populate(s, MADV_POPULATE_WRITE);
         if (r < 0)
                 return r;
-        if (fallocate(s->fd, 0, 0, (off_t)s->bytes) < 0)
-                return -errno;
+        r = segment_reserve(s->fd, s->bytes);
+        if (r < 0)
+                return r;
         report->pages = SEGMENT_2M;
         report->page_bytes = HUGE_BYTES;
         return 0;
@@ -167,8 +189,9 @@ static int try_shmem(struct segment *s, const char *name, const struct segment_w
         r = populate(s, MADV_POPULATE_WRITE);
         if (r < 0)
                 return r;
-        if (fallocate(s->fd, 0, 0, (off_t)s->bytes) < 0)
-                return -errno;
+        r = segment_reserve(s->fd, s->bytes);
+        if (r < 0)
+                return r;
         report->pages = SEGMENT_4K;
         report->page_bytes = SMALL_BYTES;
         if (huge) {

@@ -56,6 +56,9 @@ int segment_import(struct segment *ret, int fd, size_t bytes, bool in_place, con
 /* Makes a ring that was imported @in_place writable here. */
 int segment_allow_writing(struct segment *s);
 
+/* All of @fd's pages, whatever signals come meanwhile. -ENOSPC, ...: as the kernel says. */
+int segment_reserve(int fd, size_t bytes);
+
 int segment_identify(const struct segment *s, struct segment_identity *ret);
 void segment_deinit(struct segment *s); /* accepts SEGMENT_NULL and leaves it behind */
 

@@ -365,6 +365,25 @@ static int signals_futex(struct world *w) {
 FAMILY(interrupted, signals_best, NULL)
 FAMILY(interrupted_futex, signals_futex, NULL)
 
+/* Nothing that opens is a wait: a signal that comes then is not its business. */
+static int opening(struct world *w) {
+        struct sigaction act = {.sa_handler = ignore}, old;
+        struct ends e = {0};
+
+        MUST_BE(sigaction(SIGUSR1, &act, &old), 0);
+        for (unsigned round = 0; round < 5; round++) {
+                POKED(world_open(w, "size=1M&huge=never", &e.ch), 0);
+                POKED(psyne_producer_open(e.ch, NULL, &e.p), 0);
+                POKED(psyne_consumer_open(e.ch, NULL, &e.c), 0);
+                SEND(&e, round, 48);
+                RECEIVE(&e, round, 48);
+                CLOSE(&e);
+        }
+        MUST_BE(sigaction(SIGUSR1, &old, NULL), 0);
+        return 0;
+}
+FAMILY(opened_under_signals, opening, NULL)
+
 /* ---- how it waits ------------------------------------------------------------------------------------------------ */
 
 static int waits_send(struct world *w) {
