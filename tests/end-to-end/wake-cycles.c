@@ -5,7 +5,10 @@
  * One that is awake and does not get the CPU is no such thing: that happens to a bare futex loop as well, which does the
  * same on the same CPUs for comparison.
  *
- *      wake-cycles [N [THINK_US]]      default 100,000 cycles (or PSYNE_CYCLES) per cell, up to 20 us of thinking
+ *      wake-cycles [N [THINK_US [CELL]]]   default 100,000 cycles (or PSYNE_CYCLES) per cell, up to 20 us of thinking; CELL:
+ *                                          only that one, 0 to 13, so that several may run side by side
+ *
+ * Long thoughts (more than 50 us at most) are slept through: the CPU is another cell's meanwhile.
  */
 #include <linux/futex.h>
 #include <sched.h>
@@ -38,7 +41,10 @@ struct cell {
 
 static void think(struct random *r) {
         int64_t until = now_ns() + (int64_t)random_below(r, think_ns + 1);
+        const struct timespec at = {.tv_sec = until / SECOND, .tv_nsec = until % SECOND};
 
+        if (think_ns > 50000)
+                (void)clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL);
         while (now_ns() < until)
                 ;
 }
@@ -202,10 +208,13 @@ int main(int argc, char **argv) {
         unsigned cpus[2] = {0, 0}, n_cpus = 0;
         cpu_set_t set;
         char dir[64];
-        int r = 0;
+        int r = 0, only = -1;
 
         if (argc > 2)
                 think_ns = 1000 * strtoull(argv[2], NULL, 10);
+        if (argc > 3)
+                only = (int)strtol(argv[3], NULL, 10);
+        (void)prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
         if (private_dir(dir, sizeof(dir)) < 0)
                 return 77;
         s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -217,13 +226,14 @@ int main(int argc, char **argv) {
         for (int one = n_cpus < 2; one < 2; one++) {
                 const struct cell bare = {.one_cpu = one};
 
-                r |= run(n, &bare, cpus);
+                if (only < 0 || only == 7 * one)
+                        r |= run(n / 10 ? n / 10 : 1, &bare, cpus); /* enough to see how long this machine keeps anybody waiting */
                 for (unsigned i = 0; i < 6; i++) {
                         const struct cell cell = {i & 1 ? "hybrid" : "block", engines[i / 2], one};
 
                         if (i % 2 == 0 && !engine_is_there(cell.engine))
                                 i++;
-                        else
+                        else if (only < 0 || only == 7 * one + 1 + (int)i)
                                 r |= run(n, &cell, cpus);
                 }
         }
