@@ -406,6 +406,8 @@ static int open_ipc(struct psyne_channel *ch, const struct uri *u, const struct 
 }
 
 static void channel_free(struct psyne_channel *ch) {
+        if (ch->link)
+                link_leave(ch);
         if (ch->service)
                 service_leave(ch);
         membership_forget_lanes(ch, segment_deinit);
@@ -508,7 +510,11 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
         for (unsigned i = 0; i < LAYOUT_PRODUCERS_MAX; i++)
                 ch->lanes[i].segment = SEGMENT_NULL;
         snprintf(ch->name, sizeof(ch->name), "%s", u->name);
-        snprintf(ch->uri, sizeof(ch->uri), "%s://%s", u->scheme == URI_MEMORY ? "memory" : "ipc", u->name);
+        if (u->scheme == URI_TCP)
+                snprintf(ch->uri, sizeof(ch->uri), strchr(u->host, ':') ? "tcp://[%.48s]:%s/%s" : "tcp://%.48s:%s/%s", u->host, u->port,
+                        u->name);
+        else
+                snprintf(ch->uri, sizeof(ch->uri), "%s://%s", u->scheme == URI_MEMORY ? "memory" : "ipc", u->name);
         ch->flags = w.flags;
         ch->wait = w.wait ? w.wait : PSYNE_WAIT_HYBRID;
         ch->linger_ns = w.linger_ns;
@@ -532,6 +538,15 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
                         process_unlock();
                         return r;
                 }
+        } else if (u->scheme == URI_TCP) {
+                struct wishes local = w;
+
+                /* The sending end has one reader, the link, whatever the mode is at the other. */
+                if (u->role == URI_ROLE_CONNECT && w.mode)
+                        local.mode = w.mode == PSYNE_MPSC || w.mode == PSYNE_MPMC ? PSYNE_MPSC : PSYNE_SPSC;
+                r = open_memory(ch, &local);
+                if (r < 0)
+                        return r;
         } else {
                 r = open_ipc(ch, u, &w);
                 if (r < 0)
@@ -546,6 +561,11 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
         channel_facts(ch, &w);
         if (u->scheme == URI_IPC) {
                 r = service_join(ch);
+                if (r < 0)
+                        return r;
+                process_lock();
+        } else if (u->scheme == URI_TCP) {
+                r = link_join(ch, u, w.mode);
                 if (r < 0)
                         return r;
                 process_lock();
@@ -614,6 +634,7 @@ int psyne_stop(struct psyne_channel *ch, enum psyne_stop how) {
                             __ATOMIC_ACQUIRE))
                         break;
         wake_everyone(ch);
+        link_changed(ch);
         return 0;
 }
 
@@ -654,6 +675,9 @@ int psyne_wait_peers(struct psyne_channel *ch, unsigned producers, unsigned cons
                         return 0;
                 if (channel_stop_state(ch))
                         return error_set(-ESHUTDOWN, "%s is stopped", ch->uri);
+                r = link_refused(ch);
+                if (r < 0)
+                        return r;
                 if (timeout_ns == PSYNE_NOWAIT)
                         return error_set(-EAGAIN, "%u of %u producers and %u of %u consumers are there", have_producers,
                                 producers, have_consumers, consumers);
@@ -676,7 +700,7 @@ int psyne_poll(struct psyne_channel *ch, int64_t timeout_ns) {
         r = channel_check(ch); /* before what it is for: the same answer for every inherited handle */
         if (r < 0)
                 return r;
-        if (!(ch->flags & PSYNE_NO_THREAD) || ch->scheme != URI_IPC)
-                return error_set(-EINVAL, "psyne_poll is for ipc:// channels opened with PSYNE_NO_THREAD");
-        return service_poll(ch, timeout_ns);
+        if (!(ch->flags & PSYNE_NO_THREAD) || ch->scheme == URI_MEMORY) /* there is nobody to serve */
+                return error_set(-EINVAL, "psyne_poll is for ipc:// and tcp:// channels opened with PSYNE_NO_THREAD");
+        return ch->link ? link_poll(ch, timeout_ns) : service_poll(ch, timeout_ns);
 }

@@ -79,17 +79,8 @@ static int consumer_group(struct psyne_channel *ch, const struct psyne_consumer_
         return group_take(ch, &wish, ret);
 }
 
-/*
- * Opens the channel's receiving end for the calling thread. It starts where the group stands: what a predecessor
- * had taken and not released comes first, flagged PSYNE_MSG_REDELIVERED. Never waits for a producer. The handle
- * belongs to one thread at a time and keeps the channel alive.
- *
- * -EBUSY: the group takes one consumer and it lives (stopped is alive); -EUSERS; -ESHUTDOWN: stopped with
- * PSYNE_ABORT; -EINVAL: bad options, or it would read beside a group that works in place; -ENOENT: no group to follow;
- * -EMEDIUMTYPE: the group is another kind; -ECONNABORTED: it was ejected and its consumer has not closed; -ENOTSUP: in place
- * on sealed rings; -ENAMETOOLONG; -ENOMEM; -EOWNERDEAD.
- */
-int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, struct psyne_consumer **ret) {
+static int open_consumer(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, bool of_link,
+        struct psyne_consumer **ret) {
         struct psyne_consumer *c;
         uint32_t held_max = opts && opts->held_max ? opts->held_max : HELD_DEFAULT, group, index;
         void *memory = NULL;
@@ -138,7 +129,8 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
                 free(c);
                 return error_default(r, "opening a consumer: %s", strerror(-r));
         }
-        c->channel = channel_ref(ch);
+        c->channel = of_link ? ch : channel_ref(ch);
+        c->of_link = of_link;
         c->index = index;
         c->group = group;
         c->alone = process_cpus() < 2;
@@ -183,6 +175,27 @@ int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_op
         FAULT_POINT("consumer.active");
         *ret = c;
         return 0;
+}
+
+/*
+ * Opens the channel's receiving end for the calling thread. It starts where the group stands: what a predecessor
+ * had taken and not released comes first, flagged PSYNE_MSG_REDELIVERED. Never waits for a producer. The handle
+ * belongs to one thread at a time and keeps the channel alive.
+ *
+ * -EBUSY: the group takes one consumer and it lives (stopped is alive); -EUSERS; -ESHUTDOWN: stopped with
+ * PSYNE_ABORT; -EINVAL: bad options, or it would read beside a group that works in place; -ENOENT: no group to follow;
+ * -EMEDIUMTYPE: the group is another kind; -ECONNABORTED: it was ejected and its consumer has not closed; -ENOTSUP: in place
+ * on sealed rings; -ENAMETOOLONG; -ENOMEM; -EOWNERDEAD.
+ */
+int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, struct psyne_consumer **ret) {
+        int r = ch ? link_takes(ch, false) : 0;
+
+        return r < 0 ? r : open_consumer(ch, opts, false, ret);
+}
+
+/* The link's own, at the end that sends. */
+int link_reader_open(struct psyne_channel *ch, struct psyne_consumer **ret) {
+        return open_consumer(ch, NULL, true, ret);
 }
 
 static int look(struct psyne_consumer *c, struct psyne_msg *ret) {
@@ -607,6 +620,7 @@ int psyne_recv_copy(struct psyne_consumer *c, void *buf, size_t cap, uint32_t *t
  * waits in it; the handle stays. */
 int psyne_consumer_close(struct psyne_consumer *c) {
         struct psyne_channel *ch;
+        bool of_link;
         int r;
 
         if (!c)
@@ -636,8 +650,10 @@ int psyne_consumer_close(struct psyne_consumer *c) {
         behind_close(c);
         free(c->self.starts);
         free(c->lanes);
+        of_link = c->of_link;
         free(c);
-        channel_unref(ch);
+        if (!of_link)
+                channel_unref(ch);
         return 0;
 }
 

@@ -74,6 +74,7 @@ struct psyne_channel {
         struct psyne_producer *producers; /* lock: lists, for deaths, fences and fork */
         struct psyne_consumer *consumers;
 
+        struct link *link;          /* tcp */
         struct service *service;    /* ipc: who accepts and watches for us */
         void *service_state;
 };
@@ -108,6 +109,7 @@ struct psyne_producer {
         struct psyne_channel *channel;
         struct psyne_producer *next;
         struct psyne_endpoint endpoint;
+        bool of_link;               /* it does not keep the channel */
         int64_t linger_ns;
         enum psyne_full full;
         enum psyne_full (*on_full)(void *ctx);
@@ -189,6 +191,7 @@ struct psyne_consumer {
         uint32_t held_max;
         uint32_t busy;
         int told_later;             /* an error that a look for readiness met: the next receive's */
+        bool of_link;               /* it does not keep the channel */
         bool had_producer;          /* since it opened, also one that came and left before it looked */
         uint64_t opened_at;         /* lanes_generation then; lanes of a higher order joined later */
         uint64_t received_before;   /* when it last found nothing */
@@ -383,6 +386,21 @@ bool service_handshaking(const struct psyne_channel *ch); /* a peer has not answ
 bool service_lane_lost(struct psyne_channel *ch, uint32_t lane, uint32_t generation);
 int service_poll(struct psyne_channel *ch, int64_t timeout_ns);
 void service_after_fork_child(struct psyne_channel *ch);
+
+/* link.c (tcp) */
+int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode);
+void link_leave(struct psyne_channel *ch);
+void link_changed(const struct psyne_channel *ch);      /* somebody joined or left */
+int link_refused(const struct psyne_channel *ch);       /* 0, or why the other end wants nothing of us */
+uint64_t link_readers(const struct psyne_channel *ch);
+int link_poll(struct psyne_channel *ch, int64_t timeout_ns);
+int link_takes(const struct psyne_channel *ch, bool producer); /* 0; -ENOTSUP: that is the other end's */
+void link_after_fork_child(struct psyne_channel *ch);
+void link_fork_prepare(void);
+void link_fork_parent(void);
+void link_fork_child(void);
+int link_reader_open(struct psyne_channel *ch, struct psyne_consumer **ret);
+int link_writer_open(struct psyne_channel *ch, struct psyne_producer **ret);
 
 /* producer.c, consumer.c */
 extern __thread uint64_t consumer_answers __attribute__((tls_model("initial-exec"))); /* messages this thread polled for */

@@ -28,7 +28,7 @@ bool membership_alive(const struct psyne_channel *ch, uint32_t slot, uint32_t ge
                 return true;
         if (__atomic_load_n(&v->peers[slot].state, __ATOMIC_ACQUIRE) != LAYOUT_ACTIVE)
                 return false;
-        return ch->scheme == URI_MEMORY || entry_slot_alive(&ch->entry, slot) != 0;
+        return ch->scheme != URI_IPC || entry_slot_alive(&ch->entry, slot) != 0;
 }
 
 uint32_t membership_me(const struct psyne_channel *ch) {
@@ -47,6 +47,7 @@ bool membership_owner_alive(const struct psyne_channel *ch, uint32_t id) {
 void membership_changed(struct psyne_channel *ch) {
         __atomic_fetch_add(&ch->view.header->lanes_generation, 1, __ATOMIC_SEQ_CST);
         wake_everyone(ch);
+        link_changed(ch);
 }
 
 /* The same from a thread of the application's, no lock held: without a service thread, handles of those who sleep may lie

@@ -41,6 +41,7 @@ void process_unlock(void) {
 static void fork_prepare(void) {
         process_lock();
         service_fork_prepare();
+        link_fork_prepare();
         for (struct psyne_channel *ch = registry; ch; ch = ch->next)
                 pthread_mutex_lock(&ch->lock);
 }
@@ -48,6 +49,7 @@ static void fork_prepare(void) {
 static void fork_parent(void) {
         for (struct psyne_channel *ch = registry; ch; ch = ch->next)
                 pthread_mutex_unlock(&ch->lock);
+        link_fork_parent();
         service_fork_parent();
         process_unlock();
 }
@@ -65,6 +67,7 @@ static void fork_child(void) {
                 membership_forget_lanes(ch, segment_abandon);
                 bells_close(ch);
                 service_after_fork_child(ch);
+                link_after_fork_child(ch);
                 if (ch->scheme == URI_IPC) {
                         entry_after_fork_child(&ch->entry);
                         close(ch->dirfd);
@@ -72,6 +75,7 @@ static void fork_child(void) {
                 }
                 pthread_mutex_unlock(&ch->lock);
         }
+        link_fork_child();
         service_fork_parent();
         registry = NULL; /* the child may open channels of its own, under any name */
         process_unlock();

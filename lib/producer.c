@@ -117,15 +117,8 @@ static int lane_prepare(struct psyne_channel *ch, uint32_t lane, struct psyne_pr
         return r;
 }
 
-/*
- * Opens the channel's sending end for the calling thread: makes and places the lane's memory (the calling thread's
- * node is the producer's), hands it to every consumer there is, and returns without waiting for one. The handle
- * belongs to one thread at a time and keeps the channel alive.
- *
- * -EBUSY: the mode takes one producer and it lives; -EUSERS: table full; -ENOTSUP: huge or numa is `require` and
- * cannot be had; -ESHUTDOWN: stopped; -EINVAL; -ENOMEM.
- */
-int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_opts *opts, struct psyne_producer **ret) {
+static int open_producer(struct psyne_channel *ch, const struct psyne_producer_opts *opts, bool of_link,
+        struct psyne_producer **ret) {
         struct psyne_producer *p = NULL;
         uint32_t lane;
         void *memory = NULL;
@@ -160,7 +153,8 @@ int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_op
                 return error_default(r, "opening a producer: %s", strerror(-r));
         }
         prepared = park_prepare(); /* now: a wait allocates nothing */
-        p->channel = channel_ref(ch);
+        p->channel = of_link ? ch : channel_ref(ch);
+        p->of_link = of_link;
         p->endpoint = (struct psyne_endpoint){
                 .is_producer = true,
                 .wait = opts && opts->wait ? opts->wait : ch->wait,
@@ -187,6 +181,27 @@ int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_op
         FAULT_POINT("producer.active");
         *ret = p;
         return 0;
+}
+
+/*
+ * Opens the channel's sending end for the calling thread: makes and places the lane's memory (the calling thread's
+ * node is the producer's), hands it to every consumer there is, and returns without waiting for one. The handle
+ * belongs to one thread at a time and keeps the channel alive.
+ *
+ * -EBUSY: the mode takes one producer and it lives; -EUSERS: table full; -ENOTSUP: huge or numa is `require` and
+ * cannot be had; -ESHUTDOWN: stopped; -EINVAL; -ENOMEM.
+ */
+int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_opts *opts, struct psyne_producer **ret) {
+        int r = ch ? link_takes(ch, true) : 0;
+
+        return r < 0 ? r : open_producer(ch, opts, false, ret);
+}
+
+/* A session's. What its sender closed ends for its readers, too: it does not wait for them. */
+int link_writer_open(struct psyne_channel *ch, struct psyne_producer **ret) {
+        static const struct psyne_producer_opts opts = {.struct_size = sizeof(opts), .linger_ns = 1};
+
+        return open_producer(ch, &opts, true, ret);
 }
 
 static bool reader_gone(const struct psyne_producer *p) {
@@ -686,7 +701,7 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
         struct layout_lane *l;
         uint32_t lane;
         uint64_t unread = 0;
-        bool nobody;
+        bool nobody, of_link;
         int r;
 
         if (!p)
@@ -745,8 +760,10 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                 pthread_mutex_unlock(&ch->lock);
         }
         bell_free(p->endpoint.bell);
+        of_link = p->of_link;
         free(p);
-        channel_unref(ch);
+        if (!of_link)
+                channel_unref(ch);
         return (int64_t)unread;
 }
 

@@ -188,6 +188,7 @@ static const struct word words_engine[] = {
         {NULL, 0}};
 static const struct word words_barrier[] = {
         {"auto", URI_BARRIER_AUTO}, {"fence", URI_BARRIER_FENCE}, {"membarrier", URI_BARRIER_MEMBARRIER}, {NULL, 0}};
+static const struct word words_role[] = {{"connect", URI_ROLE_CONNECT}, {"listen", URI_ROLE_LISTEN}, {NULL, 0}};
 static const struct word words_bool[] = {{"0", 0}, {"1", 1}, {NULL, 0}};
 
 #define FIELD(f) .offset = offsetof(struct uri, f), .width = sizeof(((struct uri *)NULL)->f)
@@ -219,13 +220,18 @@ static const struct key keys[URI_N_KEYS] = {
         [URI_METRICS] = WORD("metrics", metrics, words_bool),
         [URI_ENGINE] = WORD("engine", engine, words_engine),
         [URI_BARRIER] = WORD("barrier", barrier, words_barrier),
+        [URI_ROLE] = WORD("role", role, words_role),
+        [URI_SNDBUF] = BYTES("sndbuf", send_buffer, INT32_MAX / 2),
+        [URI_RCVBUF] = BYTES("rcvbuf", receive_buffer, INT32_MAX / 2),
+        [URI_RESUME] = {.name = "resume", .parse = parse_duration, .max = INT64_MAX, FIELD(resume_ns)},
 };
+static const uint64_t link_keys = 1ull << URI_ROLE | 1ull << URI_SNDBUF | 1ull << URI_RCVBUF | 1ull << URI_RESUME;
 static_assert(URI_N_KEYS <= 64, "one bit of struct uri's set per key");
 
 static const struct {
         const char *prefix;
-        int scheme; /* -1: known, not built */
-} schemes[] = {{"memory://", URI_MEMORY}, {"ipc://", URI_IPC}, {"tcp://", -1}};
+        enum uri_scheme scheme;
+} schemes[] = {{"memory://", URI_MEMORY}, {"ipc://", URI_IPC}, {"tcp://", URI_TCP}};
 
 /* Copies n bytes with %XX undone and ends them with NUL. Needing more than cap is -ENAMETOOLONG, without a sentence. */
 static int decode(const char *from, size_t n, char *to, size_t cap) {
@@ -356,6 +362,50 @@ static int parse_path(const char *from, size_t n, struct uri *u) {
         return parse_name(slash + 1, n - n_dir - 1, u);
 }
 
+static bool is_port_char(char c) {
+        return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
+}
+
+/* No host connects to these. */
+static bool is_any_host(const char *host) {
+        return !host[0] || strcmp(host, "*") == 0 || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
+}
+
+/* HOST:PORT/NAME, the host in brackets if it has colons. */
+static int parse_authority(const char *from, size_t n, struct uri *u) {
+        const char *slash = memchr(from, '/', n), *end = slash ? slash : from + n, *host = from, *host_end, *port;
+        int r;
+
+        if (host < end && *host == '[') {
+                host++;
+                host_end = memchr(host, ']', (size_t)(end - host));
+                port = host_end ? host_end + 1 : end;
+        } else
+                port = host_end = memrchr(host, ':', (size_t)(end - host));
+        if (!host_end || !port || port == end || *port != ':' || port + 1 == end)
+                return error_set(-EINVAL, "\"" QUOTE "\": tcp:// is followed by HOST:PORT/NAME, the host in [] if it has colons",
+                        from);
+        if (*from != '[' && memchr(host, ':', (size_t)(host_end - host)))
+                return error_set(-EINVAL, "\"" QUOTE "\": a host with colons is written in [ ]", from);
+        r = decode(host, (size_t)(host_end - host), u->host, sizeof(u->host));
+        if (r == -ENAMETOOLONG)
+                return error_set(r, "a host's name has at most %d characters", URI_HOST_MAX);
+        if (r < 0)
+                return r;
+        port++;
+        if ((size_t)(end - port) > URI_PORT_MAX)
+                return error_set(-EINVAL, "a port is a number or a service's name");
+        for (const char *c = port; c < end; c++)
+                if (!is_port_char(*c))
+                        return error_set(-EINVAL, "\"%.*s\" is no port: a number or a service's name", (int)(end - port), port);
+        memcpy(u->port, port, (size_t)(end - port));
+        u->port[end - port] = '\0';
+        if (slash && slash + 1 < from + n)
+                return parse_name(slash + 1, n - (size_t)(slash + 1 - from), u);
+        memcpy(u->name, "default", sizeof("default"));
+        return 0;
+}
+
 bool uri_name_valid(const char *name) {
         size_t n = strnlen(name, URI_NAME_MAX + 1);
 
@@ -392,9 +442,7 @@ int uri_parse(const char *text, struct uri *ret) {
 
                 if (strncmp(text, schemes[i].prefix, n_prefix) != 0)
                         continue;
-                if (schemes[i].scheme < 0)
-                        return error_set(-ENOTSUP, "\"" QUOTE "\": tcp links are not built yet", text);
-                u.scheme = (enum uri_scheme)schemes[i].scheme;
+                u.scheme = schemes[i].scheme;
                 rest = text + n_prefix;
         }
         if (!rest)
@@ -404,6 +452,8 @@ int uri_parse(const char *text, struct uri *ret) {
         n = (size_t)(query - rest);
         if (u.scheme == URI_IPC && rest[0] == '/')
                 r = parse_path(rest, n, &u);
+        else if (u.scheme == URI_TCP)
+                r = parse_authority(rest, n, &u);
         else if (u.scheme == URI_MEMORY && n == 0)
                 r = 0; /* anonymous */
         else
@@ -415,6 +465,11 @@ int uri_parse(const char *text, struct uri *ret) {
                 if (r < 0)
                         return r;
         }
+
+        if (u.scheme != URI_TCP && u.set & link_keys)
+                return error_set(-EINVAL, "role, sndbuf, rcvbuf and resume are for tcp:// only");
+        if (u.scheme == URI_TCP && !uri_has(&u, URI_ROLE))
+                u.role = is_any_host(u.host) ? URI_ROLE_LISTEN : URI_ROLE_CONNECT;
 
         *ret = u;
         return 0;

@@ -3,7 +3,8 @@
  *
  *      memory://NAME   memory://                 threads of one process; without a name: anonymous
  *      ipc://NAME      ipc:///ABS/DIR/NAME       processes of one host, meeting in the default or that directory
- *      tcp://...                                 recognised, not built yet
+ *      tcp://HOST:PORT/NAME                      this end connects; what it sends is read at the other
+ *      tcp://:PORT/NAME                          this end listens, for this host only; tcp://ADDRESS:PORT for others, too
  *      ...?size=16M&mode=mpsc&wait=block         options; each at most once
  *
  * Parsing is strict: what is not understood is refused with a sentence naming it, never ignored, because an
@@ -19,7 +20,10 @@
 #define URI_NAME_MAX 64      /* characters, the end mark not counted */
 #define URI_DIR_MAX PATH_MAX /* bytes, the end mark counted */
 
-enum uri_scheme { URI_MEMORY, URI_IPC };
+#define URI_HOST_MAX 253     /* characters */
+#define URI_PORT_MAX 32
+
+enum uri_scheme { URI_MEMORY, URI_IPC, URI_TCP };
 
 /* Which option; bit 1 << key of `set` says that it was asked for. */
 enum uri_key {
@@ -42,6 +46,10 @@ enum uri_key {
         URI_METRICS,
         URI_ENGINE,
         URI_BARRIER,
+        URI_ROLE,
+        URI_SNDBUF,
+        URI_RCVBUF,
+        URI_RESUME,
         URI_N_KEYS,
 };
 
@@ -50,6 +58,7 @@ enum uri_mode { URI_MODE_SPSC = 1, URI_MODE_MPSC, URI_MODE_SPMC, URI_MODE_MPMC, 
 enum uri_try { URI_TRY = 1, URI_NEVER, URI_REQUIRE };
 enum uri_wait { URI_WAIT_HYBRID, URI_WAIT_SPIN, URI_WAIT_BLOCK };
 enum uri_engine { URI_ENGINE_AUTO, URI_ENGINE_URING, URI_ENGINE_FUTEX, URI_ENGINE_EVENTFD };
+enum uri_role { URI_ROLE_CONNECT = 1, URI_ROLE_LISTEN };
 enum uri_barrier { URI_BARRIER_AUTO, URI_BARRIER_FENCE, URI_BARRIER_MEMBARRIER };
 
 /* A value means something only where its bit in `set` is on; elsewhere it is 0. */
@@ -57,6 +66,8 @@ struct uri {
         enum uri_scheme scheme;
         char dir[URI_DIR_MAX];       /* ipc: absolute; "" = the default directory */
         char name[URI_NAME_MAX + 1]; /* "" = anonymous, memory only */
+        char host[URI_HOST_MAX + 1]; /* tcp, without brackets; "" = this host */
+        char port[URI_PORT_MAX + 1]; /* tcp: a number or a service */
         uint64_t set;
         uint64_t size_bytes; /* per lane, 1 or more */
         uint64_t elem_bytes; /* 1 or more */
@@ -74,6 +85,9 @@ struct uri {
         uint32_t wait;     /* enum uri_wait */
         uint32_t engine;   /* enum uri_engine */
         uint32_t barrier;  /* enum uri_barrier */
+        uint32_t role;     /* enum uri_role; tcp: always told */
+        uint32_t send_buffer, receive_buffer; /* bytes, of the kernel's */
+        uint64_t resume_ns; /* how long a broken connection is waited for */
         uint32_t in_place; /* 0 or 1 */
         uint32_t nothread; /* 0 or 1, like the next */
         uint32_t metrics;
@@ -81,7 +95,7 @@ struct uri {
 
 /*
  * -EINVAL malformed, unknown scheme or key, key given twice; -ENAMETOOLONG name or directory; -ERANGE a number
- * its field cannot hold; -ENOTSUP tcp. error_get() has the sentence.
+ * its field cannot hold. error_get() has the sentence.
  */
 int uri_parse(const char *text, struct uri *ret);
 

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define ERRNO_MAX 4095 /* the kernel's: what is returned can be negated, and is an error's number */
+
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "structures go over the wire as they are");
 static_assert(sizeof(struct link_header) == 32, "the wire");
 static_assert(sizeof(struct link_hello) == 136, "the wire");
@@ -73,7 +75,7 @@ void link_tx_connected(struct link_tx *t, int64_t now_ns) {
         t->in.have = 0;
         t->span_left = 0;
         t->must_start = t->said_bye = false;
-        t->readers = 0;
+        t->readers = t->said_stop = 0;
         t->deadline_ns = now_ns + LINK_HELLO_WITHIN_NS;
         tx_say(t, frame_make(t->head, LINK_HELLO, t->session, 0, &t->hello, sizeof(t->hello)));
 }
@@ -93,6 +95,10 @@ void link_tx_commit(struct link_tx *t, uint64_t tail) {
 void link_tx_close(struct link_tx *t, uint64_t end) {
         t->has_end = true;
         t->end = end;
+}
+
+void link_tx_stop(struct link_tx *t, uint64_t how) {
+        t->stop = how;
 }
 
 bool link_tx_out(struct link_tx *t, struct link_out *ret) {
@@ -115,10 +121,14 @@ bool link_tx_out(struct link_tx *t, struct link_out *ret) {
                         t->sent += h.bytes;
                         if (t->sent - t->acked > t->reached - t->acked)
                                 t->reached = t->sent;
-                } else if (t->has_end && t->sent == t->end && !t->said_bye) {
+                } else if (t->has_end && t->sent == t->end && !t->said_bye && t->said_stop >= t->stop) {
                         tx_say_frame(t, LINK_BYE, t->end);
                         t->said_bye = true;
                 }
+        }
+        if (!t->head_left && !t->span_left && t->state == LINK_OPEN && t->said_stop < t->stop) {
+                tx_say_frame(t, LINK_STOP, t->stop);
+                t->said_stop = t->stop;
         }
         if (!t->head_left && !t->span_left)
                 return false;
@@ -140,6 +150,11 @@ void link_tx_wrote(struct link_tx *t, size_t n) {
         t->span_left -= n;
 }
 
+/* Handed out, up to @last, and where a record may start: what is acknowledged becomes a place in the sender's own lane. */
+static bool tx_may_stand(const struct link_tx *t, uint64_t position, uint64_t last) {
+        return position - t->acked <= last - t->acked && (position & (t->hello.record_align - 1)) == 0;
+}
+
 static int tx_frame(struct link_tx *t, const struct link_header *h, const void *payload) {
         switch (h->kind) {
         case LINK_WELCOME:
@@ -147,7 +162,7 @@ static int tx_frame(struct link_tx *t, const struct link_header *h, const void *
                         return -EPROTO;
                 if (h->position == LINK_NOWHERE)
                         t->must_start = true; /* where we stand: what another process acknowledged stays with that */
-                else if (!t->has_lane || h->position - t->acked > t->reached - t->acked)
+                else if (!t->has_lane || !tx_may_stand(t, h->position, t->reached))
                         return -EPROTO;
                 else
                         t->acked = h->position;
@@ -161,9 +176,9 @@ static int tx_frame(struct link_tx *t, const struct link_header *h, const void *
                 memcpy(&t->refusal, payload, sizeof(t->refusal));
                 t->refusal.sentence[sizeof(t->refusal.sentence) - 1] = '\0';
                 t->state = LINK_ENDED;
-                return t->refusal.error < 0 ? t->refusal.error : -EPROTO;
+                return t->refusal.error < 0 && t->refusal.error >= -ERRNO_MAX ? t->refusal.error : -EPROTO;
         case LINK_ACK:
-                if (t->state != LINK_OPEN || h->bytes || h->session != t->session || h->position - t->acked > t->sent - t->acked)
+                if (t->state != LINK_OPEN || h->bytes || h->session != t->session || !tx_may_stand(t, h->position, t->sent))
                         return -EPROTO;
                 t->acked = h->position;
                 return 0;
@@ -177,6 +192,11 @@ static int tx_frame(struct link_tx *t, const struct link_header *h, const void *
                 if (t->state != LINK_OPEN || h->bytes || h->session != t->session)
                         return -EPROTO;
                 t->readers = h->position;
+                return 0;
+        case LINK_STOP:
+                if (t->state != LINK_OPEN || h->bytes || h->session != t->session || h->position < 1 || h->position > 2)
+                        return -EPROTO;
+                t->stopped = h->position;
                 return 0;
         default:
                 return -EPROTO;
@@ -222,6 +242,7 @@ void link_rx_connected(struct link_rx *r, int64_t now_ns) {
         r->head_left = r->frame_left = 0;
         r->now = (struct link_header){0};
         r->refusing = r->welcome_due = r->readers_due = r->ack_due = r->refusal_due = false;
+        r->said_stop = 0;
         r->deadline_ns = now_ns + LINK_HELLO_WITHIN_NS;
         r->ack_at_ns = INT64_MAX;
 }
@@ -260,6 +281,12 @@ static int rx_header(struct link_rx *r) {
                 return h->kind == LINK_HELLO && h->bytes == sizeof(r->hello) ? LINK_NOTHING : -EPROTO;
         if (h->session != r->session)
                 return -EPROTO;
+        if (h->kind == LINK_STOP && h->bytes == 0 && h->position >= 1 && h->position <= 2) {
+                r->stopped = h->position;
+                r->now = (struct link_header){0};
+                r->in.have = 0;
+                return LINK_STOPPED;
+        }
         if (h->kind == LINK_START && !r->has_lane && h->bytes == 0 && h->position % r->hello.record_align == 0) {
                 r->in.have = 0;
                 return LINK_STARTED;
@@ -325,6 +352,9 @@ void link_rx_welcome(struct link_rx *r, uint64_t ring_bytes, uint64_t position) 
 }
 
 void link_rx_refuse(struct link_rx *r, int error, const char *sentence) {
+        if (r->state == LINK_ENDED) /* it has said goodbye: there is nothing left to refuse */
+                return;
+        r->ack_due |= r->state == LINK_OPEN && r->has_lane && r->got != r->acked; /* what has come has come */
         r->refusal = (struct link_refusal){.error = error};
         snprintf(r->refusal.sentence, sizeof(r->refusal.sentence), "%s", sentence);
         r->refusing = r->refusal_due = true;
@@ -354,6 +384,10 @@ void link_rx_readers(struct link_rx *r, uint64_t n) {
         r->readers = n;
 }
 
+void link_rx_stop(struct link_rx *r, uint64_t how) {
+        r->stop = how;
+}
+
 static void rx_say(struct link_rx *r, enum link_kind kind, uint64_t position, const void *payload, uint32_t n) {
         r->head_bytes = r->head_left = frame_make(r->head, kind, r->now.session ? r->now.session : r->session, position, payload, n);
 }
@@ -364,16 +398,20 @@ bool link_rx_out(struct link_rx *r, struct link_out *ret) {
         else if (r->welcome_due) {
                 rx_say(r, LINK_WELCOME, r->got, NULL, 0);
                 r->welcome_due = false;
-        } else if (r->refusal_due) {
-                rx_say(r, LINK_REFUSE, 0, &r->refusal, sizeof(r->refusal));
-                r->refusal_due = false;
         } else if (r->state == LINK_OPEN && r->readers_due) {
                 rx_say(r, LINK_READERS, r->readers, NULL, 0);
                 r->readers_due = false;
+        } else if (r->state == LINK_OPEN && r->said_stop < r->stop) {
+                rx_say(r, LINK_STOP, r->stop, NULL, 0);
+                r->said_stop = r->stop;
         } else if (r->ack_due) {
                 rx_say(r, r->state == LINK_ENDED ? LINK_BYE : LINK_ACK, r->got, NULL, 0);
                 r->acked = r->got;
                 r->ack_due = false;
+                r->ack_at_ns = INT64_MAX; /* what was to be said then is said with it */
+        } else if (r->refusal_due) {
+                rx_say(r, LINK_REFUSE, 0, &r->refusal, sizeof(r->refusal));
+                r->refusal_due = false;
         }
         if (!r->head_left)
                 return false;
@@ -383,8 +421,11 @@ bool link_rx_out(struct link_rx *r, struct link_out *ret) {
 
 void link_rx_wrote(struct link_rx *r, size_t n) {
         r->head_left -= n;
-        if (!r->head_left && r->refusing && !r->refusal_due)
+        if (!r->head_left && r->refusing && !r->refusal_due) { /* the last word, also where an ACK or BYE was due */
                 r->state = LINK_ENDED;
+                r->ack_due = false;
+                r->ack_at_ns = INT64_MAX;
+        }
 }
 
 int link_rx_tick(struct link_rx *r, int64_t now_ns) {

@@ -14,6 +14,7 @@
  *                                              <- ACK position                               (or REFUSE, at any time)
  *      BYE position                            ->                                            the lane is closed there
  *                                              <- BYE position
+ *      STOP how                               <->                                            the channel is, for everyone
  *
  * A link may be up before its lane is there: who only waits for readers learns of them.
  *
@@ -35,12 +36,12 @@
 
 #define LINK_NOWHERE UINT64_MAX            /* WELCOME: it has no lane of that session */
 
-enum link_kind { LINK_HELLO = 1, LINK_WELCOME, LINK_REFUSE, LINK_DATA, LINK_ACK, LINK_BYE, LINK_START, LINK_READERS };
+enum link_kind { LINK_HELLO = 1, LINK_WELCOME, LINK_REFUSE, LINK_DATA, LINK_ACK, LINK_BYE, LINK_START, LINK_READERS, LINK_STOP };
 
 struct link_header {
         uint32_t kind;
         uint32_t bytes;    /* of the payload */
-        uint64_t position; /* DATA: of its first byte; ACK, BYE, START, WELCOME: of what comes next; READERS: how many */
+        uint64_t position; /* DATA: of its first byte; ACK, BYE, START, WELCOME: of what comes next; READERS: how many; STOP: 1 drain, 2 abort */
         uint64_t session;  /* of the lane, chosen at random by its producer: what an old connection had left does not match */
         uint32_t crc;      /* crc32c of the payload */
         uint32_t crc_self; /* crc32c of the 28 bytes before */
@@ -96,6 +97,8 @@ struct link_tx {
         bool has_end, must_start, said_bye;
         uint64_t end;               /* BYE once it is sent */
         uint64_t readers;           /* theirs, as they said last; 0 while not connected */
+        uint64_t stop, said_stop;   /* ours */
+        uint64_t stopped;           /* theirs */
         int64_t deadline_ns;
         struct link_in in;
         size_t head_left, span_left, head_bytes;
@@ -115,6 +118,7 @@ void link_tx_lost(struct link_tx *t);                      /* the connection is 
  * WELCOME moves back. */
 void link_tx_commit(struct link_tx *t, uint64_t tail);
 void link_tx_close(struct link_tx *t, uint64_t end);       /* nothing will come after it */
+void link_tx_stop(struct link_tx *t, uint64_t how);        /* after what is committed */
 bool link_tx_out(struct link_tx *t, struct link_out *ret); /* false: nothing to say */
 void link_tx_wrote(struct link_tx *t, size_t n);           /* of what link_tx_out() last said */
 int link_tx_read(struct link_tx *t, const void *bytes, size_t n); /* -errno: hang up */
@@ -129,7 +133,7 @@ struct link_into {
         size_t n;
 };
 
-enum link_event { LINK_NOTHING, LINK_CALLED, LINK_STARTED, LINK_ARRIVED, LINK_CLOSED };
+enum link_event { LINK_NOTHING, LINK_CALLED, LINK_STARTED, LINK_ARRIVED, LINK_CLOSED, LINK_STOPPED };
 
 struct link_rx {
         enum link_state state;
@@ -140,6 +144,7 @@ struct link_rx {
         uint64_t ring_bytes;        /* of the receiver's own lane */
         uint64_t got, acked, floor; /* positions: checked and ours; said so; free to be written below floor + ring */
         uint64_t readers;
+        uint64_t stop, said_stop, stopped; /* ours; theirs */
         bool welcome_due, readers_due, ack_due, refusal_due;
         uint64_t frame_at;
         size_t frame_left;
@@ -159,7 +164,7 @@ void link_rx_want(struct link_rx *r, struct link_into *ret);
  * @n bytes are there, where link_rx_want() said. CALLED: look at r->hello and r->now.session, and answer with
  * link_rx_welcome() or link_rx_refuse(). STARTED: a lane that begins at r->now.position: say link_rx_started() or
  * link_rx_refuse(). ARRIVED: the bytes from r->frame_at on, r->now.bytes of them, lie in the ring; check them and say
- * link_rx_accept(). CLOSED: the sender's lane ends at r->got. -errno: hang up.
+ * link_rx_accept(). CLOSED: the sender's lane ends at r->got. STOPPED: see r->stopped. -errno: hang up.
  */
 int link_rx_read(struct link_rx *r, size_t n);
 void link_rx_welcome(struct link_rx *r, uint64_t ring_bytes, uint64_t position); /* LINK_NOWHERE: no lane yet */
@@ -168,6 +173,7 @@ void link_rx_started(struct link_rx *r);
 void link_rx_accept(struct link_rx *r, int64_t now_ns);
 void link_rx_freed(struct link_rx *r, uint64_t position); /* readers have released up to here */
 void link_rx_readers(struct link_rx *r, uint64_t n);
+void link_rx_stop(struct link_rx *r, uint64_t how);
 bool link_rx_out(struct link_rx *r, struct link_out *ret);
 void link_rx_wrote(struct link_rx *r, size_t n);
 int link_rx_tick(struct link_rx *r, int64_t now_ns);

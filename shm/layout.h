@@ -192,9 +192,8 @@ struct layout_lane {
         struct {
                 uint64_t position, messages; /* a record's start and its number */
         } boundary[LAYOUT_BOUNDARIES];
-        uint64_t committed_to;   /* reserved for gated lanes: readers look here instead of at commit words */
+        uint64_t committed_to;   /* not used: who lands records holds the first commit word back (bulk.h) */
 };
-enum { LAYOUT_LANE_GATED = 1 }; /* lane.flags, reserved */
 enum { LAYOUT_CHANNEL_IN_PLACE = 1 /* rings are not sealed against being written by stages */ };
 
 /* ---- groups ------------------------------------------------------------------------------------------------------ */

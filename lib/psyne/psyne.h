@@ -106,6 +106,7 @@ int psyne_stop(struct psyne_channel *ch, enum psyne_stop how);  /* [any][sig] */
 int psyne_is_stopped(const struct psyne_channel *ch);           /* [any][sig] */
 int psyne_wait_peers(struct psyne_channel *ch, unsigned producers, unsigned consumers, int64_t timeout_ns); /* [any] */
 int psyne_poll(struct psyne_channel *ch, int64_t timeout_ns);   /* PSYNE_NO_THREAD only */
+int psyne_port(const struct psyne_channel *ch); /* [any] tcp://, listening: the port, also if it was 0 */
 const char *psyne_last_error(void);                             /* [any] */
 
 /* ---- messages --------------------------------------------------------------------------------------------------- */

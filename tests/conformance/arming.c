@@ -33,6 +33,7 @@ static int readable(int fd, int timeout_ms) {
 static int armed_send(struct world *w) {
         struct ends e = {0};
 
+        NEAR(AT_ONCE);
         OPEN_PRODUCER(&e, "size=64K");
         world_reach(w, 1);
         AWAIT(2); /* armed */
@@ -111,6 +112,7 @@ static int writable_send(struct world *w) {
         uint32_t sent = 0;
         int fd;
 
+        NEAR(AT_ONCE);
         OPEN_PRODUCER(&e, "size=16K");
         x = psyne_producer_endpoint(e.p);
         fd = psyne_fd(x);
@@ -262,6 +264,7 @@ static int exact_send(struct world *w) {
         struct ends e = {0};
         uint64_t sent = 0;
 
+        NEAR(AT_ONCE);
         OPEN_PRODUCER(&e, "size=16K");
         world_reach(w, 1);
         AWAIT(2);

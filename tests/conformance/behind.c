@@ -228,6 +228,7 @@ static int joins_send(struct world *w) {
         struct ends e = {0};
         uint32_t n = 0;
 
+        NEAR(AT_ONCE);
         OPEN_PRODUCER(&e, "size=4K");
         world_reach(w, 1);
         while (!__atomic_load_n(&w->page->words[0], __ATOMIC_ACQUIRE) && !w->page->failed) {
@@ -339,6 +340,7 @@ static int told_later(struct world *w) {
         char copy[64];
         int r;
 
+        NEAR("it has both ends in one process");
         OPEN_PRODUCER(&e, "size=4K&producers=2");
         MUST_BE(psyne_producer_open(e.ch, NULL, &stays), 0);
         MUST_BE(open_behind(e.ch, "g", PSYNE_BEHIND_SKIPS, 0, &c), 0);

@@ -11,6 +11,7 @@ static unsigned put_back(const struct world *w) {
 static int types_send(struct world *w) {
         struct ends e = {0};
 
+        NEAR(AT_ONCE);
         OPEN_PRODUCER(&e, "size=4K");
         for (uint32_t i = 0; i < 20; i++)
                 SEND(&e, i, 10);

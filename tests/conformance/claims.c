@@ -16,6 +16,7 @@ static int abort_send(struct world *w) {
         uint64_t blocks;
         uint32_t n = 0;
 
+        NEAR(ONE_COUNT);
         OPEN_PRODUCER(&e, "size=4096");
         world_reach(w, 1);
         MUST_BE(psyne_wait_peers(e.ch, 1, 1, WATCHDOG_NS), 0);

@@ -170,6 +170,7 @@ static int full_send(struct world *w) {
         uint32_t n = 0;
         int r;
 
+        NEAR(AT_ONCE);
         OPEN_PRODUCER(&e, "size=4096&wait=block");
         for (unsigned lap = 0; lap < 3; lap++) {
                 AWAIT(2 * lap + (lap > 0)); /* 0, 3, 5: all released */
@@ -271,6 +272,7 @@ static int idle_reader_send(struct world *w) {
         struct ends e = {0};
         struct psyne_msg m;
 
+        NEAR(AT_ONCE);
         OPEN_PRODUCER(&e, "size=4096");
         SEND(&e, 1, 48); /* less than an eighth of the ring: nothing makes the reader publish it */
         world_reach(w, 1);
@@ -332,6 +334,7 @@ static int empty_recv(struct world *w) {
 static int empty_send(struct world *w) {
         struct ends e = {0};
 
+        NEAR(ONE_COUNT);
         AWAIT(1);
         OPEN_PRODUCER(&e, NULL);
         world_reach(w, 2);

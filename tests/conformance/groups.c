@@ -96,6 +96,7 @@ static int unheard(struct world *w) {
         struct psyne_msg m;
         uint32_t first;
 
+        NEAR("it has both ends in one process");
         OPEN_PRODUCER(&e, "size=4K");
         for (uint32_t n = 0; n < 1000; n++) {
                 MUST_BE(psyne_claim(e.p, 8, PSYNE_NOWAIT, &m), 0);

@@ -78,6 +78,7 @@ static int early_send(struct world *w) {
         struct ends e = {0};
         struct psyne_msg m;
 
+        NEAR(AT_ONCE);
         OPEN_PRODUCER(&e, "size=4096");
         for (uint32_t i = 0; i < 63; i++)
                 SEND(&e, i, 48);
@@ -163,6 +164,7 @@ FAMILY(held_limit, limit_send, limit_recv)
 /* ---- redelivery -------------------------------------------------------------------------------------------------- */
 
 static int again_send(struct world *w) {
+        NEAR(ONE_COUNT);
         return send_all(w, 10, 30, "size=4096");
 }
 /* Held at close: comes again, flagged, before what nobody had. */

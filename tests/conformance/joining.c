@@ -134,6 +134,7 @@ FAMILY(producer_restart, producer_restart_send, producer_restart_recv)
 static int consumer_restart_send(struct world *w) {
         struct ends e = {0};
 
+        NEAR("what has come lies in the channel that the reader closes");
         OPEN_PRODUCER(&e, "size=4096");
         world_reach(w, 1);
         for (uint32_t n = 0; n < RESTARTS * PER_LIFE; n++)

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const worlds[] = {"memory", "ipc_same", "ipc_two"};
+static const char *const worlds[] = {"memory", "ipc_same", "ipc_two", "tcp_two"};
 
 ReportHook(POST_ALL)(struct criterion_global_stats *stats) {
         fprintf(stderr, "\n%-24s", "family");

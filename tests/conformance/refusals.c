@@ -77,7 +77,11 @@ static const struct address {
         {"shm://x", -EINVAL},
         {"IPC://x", -EINVAL},
         {"ipc:/x", -EINVAL},
-        {"tcp://host:1/x", -ENOTSUP},
+        {"tcp://host/x", -EINVAL},
+        {"tcp://127.0.0.1:1:2/x", -EINVAL},
+        {"tcp://127.0.0.1:no-such-service/x", -ENOENT},
+        {"tcp://192.0.2.1:0/x?role=listen", -EADDRNOTAVAIL}, /* nobody's own */
+        {"tcp://127.0.0.1:1/x?role=listen&mode=nonsense", -EINVAL},
         {"ipc://", -EINVAL},
         {"ipc://.hidden", -EINVAL},
         {"ipc://..", -EINVAL},

@@ -101,6 +101,7 @@ static int sealed(struct world *w) {
         struct ends e = {0};
         struct psyne_msg m;
 
+        NEAR("it has both ends in one process");
         OPEN_PRODUCER(&e, "size=4K");
         MUST_REFUSE(open_stage(e.ch, "one", NULL, true, false, &one), -ENOTSUP);
         MUST_REFUSE(psyne_open(w->uri, &in_place, &other), -EMEDIUMTYPE);

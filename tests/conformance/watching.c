@@ -50,6 +50,7 @@ FAMILY(wait_peers, peers_wait, peers_come)
 static int flush_send(struct world *w) {
         struct ends e = {0};
 
+        NEAR(ONE_COUNT);
         OPEN_PRODUCER(&e, "size=4096&wait=block");
         MUST_BE(psyne_flush(e.p, PSYNE_NOWAIT), 0); /* nothing sent */
         for (uint32_t i = 0; i < 5; i++)
@@ -172,6 +173,7 @@ static int metrics_send(struct world *w) {
         struct psyne_metrics m = {.struct_size = sizeof(m)}, zero = {.struct_size = sizeof(zero)};
         struct ends e = {0};
 
+        NEAR(ONE_COUNT);
         OPEN_PRODUCER(&e, "size=4096");
         MUST_BE(psyne_metrics(e.ch, &m), 0);
         MUST(!memcmp(&m, &zero, sizeof(m)));

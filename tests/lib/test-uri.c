@@ -65,8 +65,48 @@ Test(uri, refuses_what_is_no_address) {
         expect_refused("shm://name", -EINVAL, "shm://name");
         expect_refused("IPC://name", -EINVAL, "IPC://name");
         expect_refused(" ipc://name", -EINVAL, "starts with");
-        expect_refused("tcp://:4711/name", -ENOTSUP, "not built");
+        expect_refused("tcp://", -EINVAL, "HOST:PORT");
+        expect_refused("tcp://name", -EINVAL, "HOST:PORT");
+        expect_refused("tcp://host/name", -EINVAL, "HOST:PORT");
+        expect_refused("tcp://host:/name", -EINVAL, "HOST:PORT");
+        expect_refused("tcp://:/name", -EINVAL, "HOST:PORT");
+        expect_refused("tcp://::1:4711/name", -EINVAL, "[ ]");
+        expect_refused("tcp://[::1/name", -EINVAL, "HOST:PORT");
+        expect_refused("tcp://[::1]4711/name", -EINVAL, "HOST:PORT");
+        expect_refused("tcp://host:47 11/name", -EINVAL, "no port");
+        expect_refused("tcp://host:0123456789012345678901234567890123/name", -EINVAL, "port");
+        expect_refused("tcp://host:4711/a/b", -EINVAL, "slash");
+        expect_refused("tcp://host:4711/name?role=both", -EINVAL, "connect, listen");
+        expect_refused("ipc://name?role=listen", -EINVAL, "tcp://");
         expect_refused("ipc://name#x", -EINVAL, "fragment");
+}
+
+Test(uri, takes_hosts_and_ports_apart) {
+        static const struct {
+                const char *text, *host, *port, *name;
+                enum uri_role role;
+        } cases[] = {
+                {"tcp://:4711/name", "", "4711", "name", URI_ROLE_LISTEN},
+                {"tcp://:4711", "", "4711", "default", URI_ROLE_LISTEN},
+                {"tcp://:0/", "", "0", "default", URI_ROLE_LISTEN},
+                {"tcp://*:4711/name", "*", "4711", "name", URI_ROLE_LISTEN},
+                {"tcp://0.0.0.0:4711/name", "0.0.0.0", "4711", "name", URI_ROLE_LISTEN},
+                {"tcp://[::]:4711/name", "::", "4711", "name", URI_ROLE_LISTEN},
+                {"tcp://[::1]:4711/name", "::1", "4711", "name", URI_ROLE_CONNECT},
+                {"tcp://example.org:psyne/name", "example.org", "psyne", "name", URI_ROLE_CONNECT},
+                {"tcp://127.0.0.1:4711/name?role=listen", "127.0.0.1", "4711", "name", URI_ROLE_LISTEN},
+                {"tcp://:4711/name?role=connect&sndbuf=1M&rcvbuf=64K&resume=5s", "", "4711", "name", URI_ROLE_CONNECT},
+        };
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+                struct uri u = expect_parsed(cases[i].text);
+
+                cr_expect_eq(u.scheme, URI_TCP, "%s", cases[i].text);
+                cr_expect_str_eq(u.host, cases[i].host, "%s", cases[i].text);
+                cr_expect_str_eq(u.port, cases[i].port, "%s", cases[i].text);
+                cr_expect_str_eq(u.name, cases[i].name, "%s", cases[i].text);
+                cr_expect_eq(u.role, cases[i].role, "%s", cases[i].text);
+        }
 }
 
 Test(uri, refuses_bad_names) {
@@ -143,7 +183,7 @@ Test(uri, refuses_bad_percent_and_control_characters) {
 }
 
 Test(uri, reads_every_option) {
-        struct uri u = expect_parsed("ipc://x?size=16M&mode=mpmc&align=128&producers=3&consumers=64&type=7&elem=4"
+        struct uri u = expect_parsed("tcp://:1/x?role=connect&sndbuf=1M&rcvbuf=64K&resume=5s&size=16M&mode=mpmc&align=128&producers=3&consumers=64&type=7&elem=4"
                                      "&hash=0xDEADbeefcafef00d&huge=require&numa=never&uring=try&wait=block&perm=0660"
                                      "&linger=250ms&nothread=1&inplace=1&metrics=0&engine=futex&barrier=fence");
 
@@ -165,6 +205,10 @@ Test(uri, reads_every_option) {
         cr_expect_eq(u.nothread, 1);
         cr_expect_eq(u.in_place, 1);
         cr_expect_eq(u.metrics, 0);
+        cr_expect_eq(u.role, URI_ROLE_CONNECT);
+        cr_expect_eq(u.send_buffer, 1 << 20);
+        cr_expect_eq(u.receive_buffer, 64 << 10);
+        cr_expect_eq(u.resume_ns, 5000000000u);
         cr_expect_eq(u.engine, URI_ENGINE_FUTEX);
         cr_expect_eq(u.barrier, URI_BARRIER_FENCE);
 }

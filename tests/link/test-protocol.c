@@ -209,6 +209,9 @@ Test(link, frames_that_lie) {
                 {LINK_BYE, 64, 7, 640},
                 {LINK_START, 0, 7, 640},             /* it has started */
                 {LINK_READERS, 0, 7, 1},             /* the wrong way */
+                {LINK_STOP, 0, 7, 0},
+                {LINK_STOP, 0, 7, 3},
+                {LINK_STOP, 64, 7, 1},
                 {LINK_HELLO, sizeof(struct link_hello), 7, 640},
                 {LINK_ACK, 0, 7, 640},               /* the wrong way */
                 {0, 0, 7, 640},
@@ -264,12 +267,17 @@ Test(link, receivers_that_lie) {
                 {true, LINK_WELCOME, 0, 7, 0},        /* twice */
                 {true, LINK_ACK, 0, 7, 1088},         /* more than was sent */
                 {true, LINK_ACK, 0, 7, UINT64_MAX},   /* back */
+                {true, LINK_ACK, 0, 7, 65},           /* within a record */
                 {true, LINK_ACK, 0, 6, 64},
                 {true, LINK_BYE, 0, 7, 1024},         /* that nobody said first */
                 {true, LINK_REFUSE, 4, 7, 0},
                 {true, LINK_READERS, 8, 7, 0},
                 {true, LINK_READERS, 0, 6, 0},
                 {true, LINK_START, 0, 7, 0},
+                {true, LINK_STOP, 0, 7, 0},
+                {true, LINK_STOP, 0, 7, 3},
+                {true, LINK_STOP, 0, 6, 1},
+                {false, LINK_STOP, 0, 7, 1},
                 {true, LINK_HELLO, 136, 7, 0},
         };
 
@@ -362,6 +370,103 @@ Test(link, welcomes) {
         cr_assert_eq(h.kind, LINK_BYE);
 }
 
+/* A stop goes with what was committed before it, and comes again over a new connection. */
+Test(link, stops) {
+        unsigned char bytes[256];
+        struct link_header h;
+        struct link_out out;
+        struct link_tx t;
+        struct link_rx r = met();
+
+        for (unsigned round = 0; round < 2; round++) {
+                if (round) {
+                        link_tx_lost(&t);
+                        link_tx_connected(&t, 0);
+                        cr_assert(link_tx_out(&t, &out));
+                        link_tx_wrote(&t, out.head_bytes);
+                } else
+                        hello_of(&t, &good, bytes);
+                link_tx_stop(&t, 1);
+                link_tx_close(&t, 64);
+                cr_assert_eq(link_tx_read(&t, bytes, frame(bytes, LINK_WELCOME, 0, 7, 0, 0)), 0);
+                link_tx_commit(&t, 64);
+                for (unsigned i = 0; i < 3; i++) {
+                        static const uint32_t kinds[] = {LINK_DATA, LINK_STOP, LINK_BYE};
+
+                        cr_assert(link_tx_out(&t, &out));
+                        memcpy(&h, out.head, sizeof(h));
+                        cr_assert_eq(h.kind, kinds[i], "%u", i);
+                        link_tx_wrote(&t, out.head_bytes + out.span_bytes);
+                }
+        }
+        cr_assert_eq(feed(&r, bytes, frame(bytes, LINK_STOP, 0, 7, 2, 0)), LINK_STOPPED);
+        cr_assert_eq(r.stopped, 2);
+        link_rx_stop(&r, 2);
+        for (unsigned i = 0; i < 6; i++) {
+                static const uint32_t kinds[] = {LINK_WELCOME, LINK_READERS, LINK_STOP};
+
+                if (i == 3) {
+                        struct link_tx another;
+
+                        cr_assert_not(link_rx_out(&r, &out));
+                        link_rx_lost(&r);
+                        link_rx_connected(&r, 0);
+                        cr_assert_eq(feed(&r, bytes, hello_of(&another, &good, bytes)), LINK_CALLED);
+                        link_rx_welcome(&r, RING, 640);
+                }
+                cr_assert(link_rx_out(&r, &out));
+                memcpy(&h, out.head, sizeof(h));
+                cr_assert_eq(h.kind, kinds[i % 3], "%u", i);
+                link_rx_wrote(&r, out.head_bytes);
+        }
+        cr_assert_not(link_rx_out(&r, &out));
+        cr_assert_eq(link_tx_read(&t, bytes, frame(bytes, LINK_STOP, 0, 7, 2, 0)), 0);
+        cr_assert_eq(t.stopped, 2);
+}
+
+/* Where a receiver stands is where a record starts: what it says becomes a place in the sender's own lane. */
+Test(link, welcome_within_a_record) {
+        static const struct {
+                uint64_t position;
+                int result;
+        } said[] = {{1, -EPROTO}, {63, -EPROTO}, {64, 0}, {1024, 0}, {1025, -EPROTO}};
+
+        for (unsigned i = 0; i < sizeof(said) / sizeof(*said); i++) {
+                unsigned char bytes[256];
+                struct link_out out;
+                struct link_tx t;
+
+                hello_of(&t, &good, bytes);
+                cr_assert_eq(link_tx_read(&t, bytes, frame(bytes, LINK_WELCOME, 0, 7, 0, 0)), 0);
+                link_tx_commit(&t, 1024);
+                cr_assert(link_tx_out(&t, &out));
+                link_tx_lost(&t);
+                link_tx_connected(&t, 0);
+                cr_assert_eq(link_tx_read(&t, bytes, frame(bytes, LINK_WELCOME, 0, 7, said[i].position, 0)), said[i].result, "%u", i);
+                cr_assert_eq(t.acked, said[i].result ? 0 : said[i].position);
+        }
+}
+
+/* What it is refused for is passed on as an errno, so it has to be one. */
+Test(link, refusals_that_lie) {
+        static const struct {
+                int32_t error;
+                int result;
+        } said[] = {{-EPIPE, -EPIPE}, {-4095, -4095}, {-4096, -EPROTO}, {INT32_MIN, -EPROTO}, {0, -EPROTO}, {EPIPE, -EPROTO}};
+
+        for (unsigned i = 0; i < sizeof(said) / sizeof(*said); i++) {
+                struct link_refusal refusal = {.error = said[i].error};
+                unsigned char bytes[256];
+                struct link_tx t;
+
+                hello_of(&t, &good, bytes);
+                frame(bytes, LINK_REFUSE, sizeof(refusal), 7, 0, link_crc32c(0, &refusal, sizeof(refusal)));
+                memcpy(bytes + sizeof(struct link_header), &refusal, sizeof(refusal));
+                cr_assert_eq(link_tx_read(&t, bytes, sizeof(struct link_header) + sizeof(refusal)), said[i].result, "%u", i);
+                cr_assert_eq(t.state, LINK_ENDED);
+        }
+}
+
 Test(link, refused) {
         unsigned char bytes[256], answer[256];
         struct link_out out;
@@ -381,11 +486,61 @@ Test(link, refused) {
 
         r = met(); /* in the middle */
         cr_assert(link_rx_out(&r, &out));
-        link_rx_refuse(&r, -EPIPE, "closed");
-        cr_assert(link_rx_out(&r, &out), "what was begun comes first");
         link_rx_wrote(&r, out.head_bytes);
-        cr_assert_eq(r.state, LINK_OPEN);
+        cr_assert_eq(feed(&r, bytes, frame(bytes, LINK_DATA, 64, 7, 640, link_crc32c(0, ring + 640, 64))), LINK_NOTHING);
+        cr_assert_eq(feed(&r, ring + 640, 64), LINK_ARRIVED);
+        link_rx_accept(&r, 0);
+        link_rx_refuse(&r, -EPIPE, "closed");
+        for (unsigned i = 0; i < 3; i++) {
+                static const uint32_t kinds[] = {LINK_READERS, LINK_ACK, LINK_REFUSE}; /* what has come has come */
+                struct link_header h;
+
+                cr_assert_eq(r.state, LINK_OPEN);
+                cr_assert(link_rx_out(&r, &out));
+                memcpy(&h, out.head, sizeof(h));
+                cr_assert_eq(h.kind, kinds[i], "%u", i);
+                link_rx_wrote(&r, out.head_bytes);
+        }
+        cr_assert_eq(r.state, LINK_ENDED);
+
+        r = met(); /* after a goodbye that is not answered yet */
+        for (unsigned i = 0; i < 2; i++) { /* WELCOME, READERS */
+                cr_assert(link_rx_out(&r, &out));
+                link_rx_wrote(&r, out.head_bytes);
+        }
+        cr_assert_eq(feed(&r, bytes, frame(bytes, LINK_BYE, 0, 7, 640, 0)), LINK_CLOSED);
+        cr_assert_eq(link_rx_tick(&r, 0), 0);
+        link_rx_refuse(&r, -EPIPE, "closed");
         cr_assert(link_rx_out(&r, &out));
         link_rx_wrote(&r, out.head_bytes);
-        cr_assert_eq(r.state, LINK_ENDED);
+        cr_assert_not(link_rx_out(&r, &out), "the goodbye is the last word");
+        cr_assert_eq(link_rx_due_ns(&r), INT64_MAX);
+}
+
+/* What was accepted, or said goodbye to, while an ACK was due is said with it, and not once more later. */
+Test(link, said_once) {
+        struct link_rx r = met();
+        unsigned char bytes[sizeof(struct link_header)];
+        struct link_header h;
+        struct link_out out;
+
+        for (unsigned i = 0; i < 2; i++) { /* WELCOME, READERS */
+                cr_assert(link_rx_out(&r, &out));
+                link_rx_wrote(&r, out.head_bytes);
+        }
+        for (unsigned i = 0; i < 2; i++) {
+                cr_assert_eq(feed(&r, bytes, frame(bytes, LINK_DATA, 64, 7, r.got, 0)), LINK_NOTHING);
+                cr_assert_eq(link_rx_read(&r, 64), LINK_ARRIVED);
+                link_rx_accept(&r, 0);
+                cr_assert_eq(link_rx_tick(&r, i ? 0 : LINK_ACK_AFTER_NS), 0);
+        }
+        cr_assert_eq(feed(&r, bytes, frame(bytes, LINK_BYE, 0, 7, r.got, 0)), LINK_CLOSED);
+        cr_assert(link_rx_out(&r, &out));
+        memcpy(&h, out.head, sizeof(h));
+        cr_assert_eq(h.kind, LINK_BYE);
+        cr_assert_eq(h.position, 640 + 128);
+        link_rx_wrote(&r, out.head_bytes);
+        cr_assert_eq(link_rx_due_ns(&r), INT64_MAX);
+        cr_assert_eq(link_rx_tick(&r, INT64_MAX - 1), 0);
+        cr_assert_not(link_rx_out(&r, &out));
 }

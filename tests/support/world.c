@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <malloc.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -13,11 +14,13 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#define FAILED_SKIP 3u
 #define RUN_NS (50 * SECOND) /* a whole body; its single waits have WATCHDOG_NS */
 
 const struct mode modes[] = {
@@ -226,13 +229,18 @@ int child_wait(pid_t pid, int64_t timeout_ns) {
 
 /* ---- worlds ----------------------------------------------------------------------------------------------------- */
 
+static bool fails_first(struct world *w) {
+        uint32_t no = 0;
+
+        return __atomic_compare_exchange_n(&w->page->failed, &no, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
 int world_fail(struct world *w, const char *file, int line, const char *format, ...) {
         const char *base = strrchr(file, '/'), *sentence = psyne_last_error();
-        uint32_t none = 0;
         char text[700];
         va_list ap;
 
-        if (!__atomic_compare_exchange_n(&w->page->failed, &none, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        if (!fails_first(w))
                 return -1; /* the first failure is the cause, this one its consequence */
         va_start(ap, format);
         vsnprintf(text, sizeof(text), format, ap);
@@ -285,15 +293,113 @@ bool engine_is_there(const char *engine) {
         return waitpid(pid, &status, 0) == pid && status == 0;
 }
 
+int world_skip(struct world *w, const char *why) {
+        if (fails_first(w)) {
+                snprintf(w->page->failure, sizeof(w->page->failure), "%s", why);
+                __atomic_store_n(&w->page->failed, FAILED_SKIP, __ATOMIC_RELEASE);
+        }
+        return -1;
+}
+
+bool world_skipped(const struct world *w) {
+        return __atomic_load_n(&w->page->failed, __ATOMIC_ACQUIRE) == FAILED_SKIP;
+}
+
+/* Of @query, what both ends have to agree about. */
+static void keep_shape(struct world *w, const char *query) {
+        static const char *const keys[] = {"size=", "align=", "type=", "elem=", "hash="};
+        size_t at = 0;
+
+        for (const char *pair = query; pair && *pair; pair = strchr(pair, '&') ? strchr(pair, '&') + 1 : NULL)
+                for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++)
+                        if (strncmp(pair, keys[i], strlen(keys[i])) == 0)
+                                at += (size_t)snprintf(w->page->shape + at, sizeof(w->page->shape) - at, "&%.*s",
+                                        (int)strcspn(pair, "&"), pair);
+}
+
+/*
+ * PSYNE_TEST_HOSTS="NAME ADDRESS NAME ADDRESS": two network name spaces, as ip-netns(8) makes them, and the address of each
+ * at the other: side a lives in the first, side b in the second.
+ */
+static bool two_hosts(int side, char own[64], char other[64]) {
+        const char *text = getenv("PSYNE_TEST_HOSTS");
+        char names[2][64], addresses[2][64];
+
+        if (!text || sscanf(text, "%63s %63s %63s %63s", names[0], addresses[0], names[1], addresses[1]) != 4)
+                return false;
+        memcpy(own, side ? names[1] : names[0], 64);
+        memcpy(other, side ? addresses[0] : addresses[1], 64);
+        return true;
+}
+
+static int my_side;
+
+static int move_to_host(int side) {
+        char name[64], other[64], path[128];
+        int fd, r;
+
+        my_side = side;
+        if (!two_hosts(side, name, other))
+                return 0;
+        snprintf(path, sizeof(path), "/run/netns/%s", name);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return -errno;
+        r = setns(fd, CLONE_NEWNET) < 0 ? -errno : 0;
+        close(fd);
+        return r;
+}
+
+int world_open_as(struct world *w, enum world_role role, const char *query, struct psyne_channel **ret) {
+        char uri[512], own[64], other[64];
+        int r;
+
+        if (w->scheme != SCHEME_TCP_TWO)
+                return world_open(w, query, ret);
+        if (query && !w->page->shape[0])
+                keep_shape(w, query);
+        if (two_hosts(my_side, own, other))
+                snprintf(uri, sizeof(uri), "tcp://%s%s", role == ROLE_SENDS ? other : "0.0.0.0", strrchr(w->uri, ':'));
+        else
+                snprintf(uri, sizeof(uri), "%s", w->uri);
+        snprintf(uri + strlen(uri), sizeof(uri) - strlen(uri), "?role=%s%s%s%s", role == ROLE_SENDS ? "connect" : "listen",
+                query ? "&" : "", query ? query : "",
+                query && (strstr(query, "size=") || strstr(query, "align=")) ? "" : w->page->shape);
+        r = psyne_open(uri, PSYNE_OPTS(.mode = w->mode->mode), ret);
+        if (r < 0)
+                fprintf(stderr, "%s: %s\n", uri, psyne_last_error());
+        return r;
+}
+
 int world_open(struct world *w, const char *query, struct psyne_channel **ret) {
         const char *more = getenv("PSYNE_TEST_ENGINE"); /* the whole suite on another engine: engine=eventfd */
         char uri[256];
+
+        if (w->scheme == SCHEME_TCP_TWO)
+                return world_skip(w, "it has both ends in one process, or asks who is at the other");
 
         if (more && !(query && (strstr(query, "engine=") || strstr(query, "nothread"))))
                 snprintf(uri, sizeof(uri), "%s?%s%s%s", w->uri, more, query ? "&" : "", query ? query : "");
         else
                 snprintf(uri, sizeof(uri), "%s%s%s", w->uri, query ? "?" : "", query ? query : "");
         return psyne_open(uri, PSYNE_OPTS(.mode = w->mode->mode), ret);
+}
+
+/* One that nobody listens on: both ends have to know it before the first of them is there. Below the range from which
+ * the kernel takes ports for those who connect (32768 by default), or one of them may have it by then. */
+static unsigned free_port(void) {
+        for (unsigned i = 0; i < 12000; i++) {
+                unsigned port = 20000 + ((unsigned)getpid() * 7 + i) % 12000;
+                struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+                int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+                bool is_free = fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+
+                if (fd >= 0)
+                        close(fd);
+                if (is_free)
+                        return port;
+        }
+        return 0;
 }
 
 int world_init(struct world *w, enum scheme scheme, const struct mode *mode) {
@@ -305,7 +411,10 @@ int world_init(struct world *w, enum scheme scheme, const struct mode *mode) {
         if (r < 0)
                 return r;
         snprintf(w->name, sizeof(w->name), "t-%s", mode->name);
-        snprintf(w->uri, sizeof(w->uri), "%s://%s", scheme == SCHEME_MEMORY ? "memory" : "ipc", w->name);
+        if (scheme == SCHEME_TCP_TWO)
+                snprintf(w->uri, sizeof(w->uri), "tcp://127.0.0.1:%u/%s", free_port(), w->name);
+        else
+                snprintf(w->uri, sizeof(w->uri), "%s://%s", scheme == SCHEME_MEMORY ? "memory" : "ipc", w->name);
         w->page = mmap(NULL, sizeof(*w->page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         if (w->page == MAP_FAILED) {
                 w->page = NULL;
@@ -421,6 +530,8 @@ static int run_processes(struct world *w, struct run runs[], unsigned n) {
                         return world_fail(w, __FILE__, __LINE__, "fork: %s", strerror(errno));
                 if (runs[i].pid == 0) {
                         prctl(PR_SET_PDEATHSIG, SIGKILL);
+                        if (w->scheme == SCHEME_TCP_TWO && move_to_host((int)i) < 0)
+                                _exit(2);
                         _exit(counted(&runs[i]) < 0 ? 1 : 0);
                 }
                 open[i] = true;
@@ -443,7 +554,7 @@ static int run_processes(struct world *w, struct run runs[], unsigned n) {
                         }
                         if (now_ns() > until)
                                 world_fail(w, __FILE__, __LINE__, "side %c hangs", 'a' + (int)i);
-                        if (__atomic_load_n(&w->page->failed, __ATOMIC_ACQUIRE) == 2)
+                        if (__atomic_load_n(&w->page->failed, __ATOMIC_ACQUIRE) >= 2)
                                 kill(runs[i].pid, SIGKILL);
                         breathe();
                 }
@@ -453,7 +564,7 @@ static int run_processes(struct world *w, struct run runs[], unsigned n) {
 int world_run(struct world *w, side_fn a, side_fn b) {
         struct run runs[2] = {{.w = w, .side = a}, {.w = w, .side = b}};
         unsigned n = b ? 2 : 1;
-        int r = w->scheme == SCHEME_IPC_TWO ? run_processes(w, runs, n) : run_threads(w, runs, n);
+        int r = w->scheme >= SCHEME_IPC_TWO ? run_processes(w, runs, n) : run_threads(w, runs, n);
 
         if (r == 0 && count_files(w->dir))
                 return world_fail(w, __FILE__, __LINE__, "%u files are left in %s", count_files(w->dir), w->dir);

@@ -1,6 +1,6 @@
 /*
- * One test body, three worlds: two threads that share a memory:// channel, two threads that opened one ipc:// channel
- * each for itself, and two processes. A body has two sides; what they have to agree on goes through a page both see:
+ * One test body, four worlds: two threads that share a memory:// channel, two threads that opened one ipc:// channel
+ * each for itself, two processes on ipc://, and two with a tcp:// link between them. A body has two sides; what they have to agree on goes through a page both see:
  * numbered steps, some words, and the first failure. A side never asserts, it returns: only the parent asserts.
  *
  * Every wait has a deadline. A world has a directory of its own, and is over only when that directory is empty and
@@ -22,7 +22,7 @@
 #define SECOND 1000000000ll
 #define WATCHDOG_NS (10 * SECOND) /* no condition takes longer, on a loaded machine and under sanitizers either */
 
-enum scheme { SCHEME_MEMORY, SCHEME_IPC_SAME, SCHEME_IPC_TWO, N_SCHEMES };
+enum scheme { SCHEME_MEMORY, SCHEME_IPC_SAME, SCHEME_IPC_TWO, SCHEME_TCP_TWO, N_SCHEMES };
 
 /* What a mode promises beyond a lane; bodies ask these rather than the mode's name. */
 struct mode {
@@ -38,6 +38,7 @@ struct world_page {
         uint32_t failed;
         char failure[1024];
         uint64_t words[64]; /* the body's */
+        char shape[128]; /* tcp: what the first opener asked for, which nobody can adopt from afar before it has come */
 };
 
 struct world {
@@ -60,9 +61,18 @@ int world_fail(struct world *w, const char *file, int line, const char *format, 
 void world_reach(struct world *w, uint32_t step);
 int world_await(struct world *w, uint32_t step, const char *file, int line);
 
-/* psyne_open() of the world's channel in the world's mode; @query as in a URI, or NULL. */
 bool engine_is_there(const char *engine); /* or says why not */
-int world_open(struct world *w, const char *query, struct psyne_channel **ret);
+
+/*
+ * psyne_open() of the world's channel in the world's mode; @query as in a URI, or NULL. Over tcp an end sends or receives,
+ * and it is told here which; a body that has both ends in one side, or none, has no place there.
+ */
+enum world_role { ROLE_BOTH, ROLE_SENDS, ROLE_RECEIVES };
+/* Over tcp the two sides may live in network name spaces of their own: PSYNE_TEST_HOSTS, see world.c. */
+int world_open_as(struct world *w, enum world_role role, const char *query, struct psyne_channel **ret);
+int world_open(struct world *w, const char *query, struct psyne_channel **ret); /* ROLE_BOTH */
+int world_skip(struct world *w, const char *why); /* returns -1: return that */
+bool world_skipped(const struct world *w); /* page->failure says why */
 
 #define MUST(cond)                                                                                                     \
         do {                                                                                                           \

@@ -1,0 +1,474 @@
+/* The end of a link that receives: see link.h. */
+#include "lib/link.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "shm/bulk.h"
+
+#define DIRECT_BYTES 16384u /* so much that is still to come of a frame goes straight into the ring */
+#define ACCEPT_AT_ONCE 16
+
+/* ---- connections ------------------------------------------------------------------------------------------------- */
+
+static void inbound_drop_socket(struct inbound *in) {
+        if (in->fd < 0)
+                return;
+        link_watch(in->link, &in->socket, in->fd, 0);
+        close(in->fd);
+        in->fd = -1;
+        in->stage_from = in->stage_to = 0;
+        in->blocked = in->ending = false;
+}
+
+/* It waits for room no more. */
+static void inbound_eat(struct inbound *in) {
+        if (!in->starved)
+                return;
+        in->starved = false;
+        if (in->writer.events)
+                (void)psyne_waitset_remove(in->link->links->set, &in->writer);
+        in->writer.events = 0;
+}
+
+static void inbound_free(struct inbound *in) {
+        struct link *l = in->link;
+
+        for (struct inbound **at = &l->in; *at; at = &(*at)->next)
+                if (*at == in) {
+                        *at = in->next;
+                        break;
+                }
+        if (in->session)
+                l->n_sessions--;
+        else
+                l->n_callers--;
+        inbound_drop_socket(in);
+        inbound_eat(in);
+        if (in->p)
+                (void)psyne_producer_close(in->p);
+        in->p = NULL;
+        free(in->stage);
+        in->stage = NULL;
+        in->dead = true; /* an event of this turn may still name it */
+        in->grave = l->links->graves;
+        l->links->graves = in;
+}
+
+/* The connection is gone. A caller with it; a session that has a lane, or had, is remembered for a while: its sender may not
+ * know yet how far it came. */
+static void inbound_lost(struct inbound *in) {
+        link_rx_lost(&in->rx);
+        inbound_eat(in);
+        if (!in->session || !in->rx.has_lane) {
+                inbound_free(in);
+                return;
+        }
+        inbound_drop_socket(in);
+        in->lost_ns = clock_ns();
+}
+
+static void inbound_hang_up(struct inbound *in, const char *why) {
+        char peer[NET_TEXT_MAX];
+
+        net_peer(in->fd, peer);
+        in->link->turned_away++;
+        link_log(in->link, "hung up on %s: %s", peer, why);
+        inbound_lost(in);
+}
+
+/* Who wants to say something has said it long before so many others came. */
+static struct inbound *oldest_caller(const struct link *l) {
+        struct inbound *oldest = NULL;
+
+        for (struct inbound *in = l->in; in; in = in->next)
+                if (!in->session)
+                        oldest = in;
+        return oldest;
+}
+
+void inbound_accept(struct link *l, int listener) {
+        for (unsigned i = 0; i < ACCEPT_AT_ONCE; i++) {
+                struct inbound *in;
+                int fd;
+
+                if (net_accept(listener, &l->options, &fd) < 0)
+                        return;
+                if (l->n_callers >= LINK_CALLERS_MAX)
+                        inbound_hang_up(oldest_caller(l), "others wait");
+                in = calloc(1, sizeof(*in));
+                if (!in) {
+                        close(fd);
+                        continue;
+                }
+                *in = (struct inbound){.link = l, .fd = fd, .socket = {.what = WATCHED_INBOUND}, .writer = {.what = WATCHED_WRITER}};
+                in->socket.of = in->writer.of = in;
+                link_rx_init(&in->rx);
+                link_rx_connected(&in->rx, clock_ns());
+                in->next = l->in;
+                l->in = in;
+                l->n_callers++;
+                link_watch(l, &in->socket, fd, EPOLLIN);
+        }
+}
+
+/* ---- who is it? --------------------------------------------------------------------------------------------------- */
+
+static struct inbound *session_find(struct link *l, uint64_t session) {
+        struct inbound *in;
+
+        for (in = l->in; in && in->session != session; in = in->next)
+                ;
+        return in;
+}
+
+static void refuse_difference(struct inbound *in, const char *what, uint64_t theirs, uint64_t ours) {
+        char sentence[124];
+
+        snprintf(sentence, sizeof(sentence), "%.40s has %s=%llu here, %s=%llu there", in->link->channel->name, what,
+                (unsigned long long)ours, what, (unsigned long long)theirs);
+        link_rx_refuse(&in->rx, -EMEDIUMTYPE, sentence);
+}
+
+/* How far its readers have come. True: further than when we looked last. */
+static bool room_look(struct inbound *in) {
+        struct lane_tx *t = &in->p->tx;
+        uint64_t before = in->rx.floor;
+
+        t->need = in->rx.now.bytes + t->hot.align;
+        lane_tx_refresh(t, true);
+        t->need = 0;
+        link_rx_freed(&in->rx, t->hot.tail + bulk_room(t) - in->rx.ring_bytes - in->shift);
+        return in->rx.floor != before;
+}
+
+static void inbound_called(struct inbound *in) {
+        struct link *l = in->link;
+        const struct layout_config *c = &l->channel->view.config;
+        const struct link_hello *h = &in->rx.hello;
+        const struct {
+                const char *what;
+                uint64_t theirs, ours;
+        } rows[] = {
+                {"mode", h->mode, c->mode},
+                {"align", h->record_align, c->record_align},
+                {"type", h->type_id, c->type_id},
+                {"elem", h->elem_bytes, c->elem_bytes},
+                {"hash", h->type_hash, c->type_hash},
+        };
+        struct inbound *before = session_find(l, in->rx.now.session);
+
+        in->ending = true; /* unless it is welcome */
+        if (strnlen(h->name, LINK_NAME_MAX) != strlen(l->channel->name) || strncmp(h->name, l->channel->name, LINK_NAME_MAX) != 0) {
+                char sentence[124];
+
+                snprintf(sentence, sizeof(sentence), "the channel here is another: %.64s", l->channel->name);
+                link_rx_refuse(&in->rx, -ENOENT, sentence);
+                return;
+        }
+        for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+                if (rows[i].theirs && rows[i].theirs != rows[i].ours) {
+                        refuse_difference(in, rows[i].what, rows[i].theirs, rows[i].ours);
+                        return;
+                }
+        if (h->ring_bytes > c->ring_bytes) {
+                refuse_difference(in, "size", h->ring_bytes, c->ring_bytes);
+                return;
+        }
+        if (!before && l->n_sessions >= LINK_SESSIONS_MAX) {
+                link_rx_refuse(&in->rx, -EUSERS, "too many links on this channel");
+                return;
+        }
+        in->stage = before ? before->stage : malloc(LINK_STAGE_BYTES);
+        if (!in->stage) {
+                link_rx_refuse(&in->rx, -ENOMEM, "no memory for a link");
+                return;
+        }
+        if (before) { /* the lane goes on where it stands */
+                uint64_t got = before->rx.has_lane ? before->rx.got : LINK_NOWHERE;
+
+                before->stage = NULL;
+                in->p = before->p;
+                in->shift = before->shift;
+                in->closed = before->closed;
+                before->p = NULL;
+                inbound_free(before);
+                link_rx_welcome(&in->rx, c->ring_bytes, got);
+                if (in->p)
+                        (void)room_look(in);
+        } else
+                link_rx_welcome(&in->rx, c->ring_bytes, LINK_NOWHERE);
+        in->session = in->rx.session;
+        in->ending = false;
+        l->n_callers--;
+        l->n_sessions++;
+}
+
+static void inbound_started(struct inbound *in) {
+        int r = link_writer_open(in->link->channel, &in->p);
+
+        if (r < 0) {
+                in->p = NULL;
+                link_rx_refuse(&in->rx, r, error_get());
+                in->ending = true;
+                return;
+        }
+        in->shift = in->p->tx.hot.tail - in->rx.now.position;
+        (void)room_look(in);
+        link_rx_started(&in->rx);
+}
+
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
+
+/* Everything but the frame's first word, which is what its readers look at. */
+static void land_bytes(struct inbound *in, uint64_t position, const unsigned char *from, size_t n) {
+        uint64_t into = position - in->rx.frame_at;
+
+        while (n && into < sizeof(in->first)) {
+                ((unsigned char *)&in->first)[into++] = *from++;
+                n--;
+        }
+        if (n)
+                memcpy((unsigned char *)bulk_tail(&in->p->tx) + into, from, n);
+}
+
+static int inbound_arrived(struct inbound *in, int64_t now) {
+        struct psyne_producer *p = in->p;
+        const unsigned char *at = bulk_tail(&p->tx);
+        uint32_t crc = link_crc32c(0, &in->first, sizeof(in->first));
+
+        crc = link_crc32c(crc, at + sizeof(in->first), in->rx.now.bytes - sizeof(in->first));
+        if (crc != in->rx.now.crc || bulk_land(&p->tx, in->rx.now.bytes, in->first) < 0) {
+                in->link->damaged++;
+                return -EBADMSG;
+        }
+        link_rx_accept(&in->rx, now);
+        if (psyne_lane_sleepers(p->tx.hot.sleepers, p->tx.hot.fence))
+                psyne_wake_consumers(p);
+        return 0;
+}
+
+/* What a step of the protocol led to. -errno: hang up. */
+static int inbound_step(struct inbound *in, int event, int64_t now) {
+        switch (event) {
+        case LINK_CALLED:
+                inbound_called(in);
+                return 0;
+        case LINK_STARTED:
+                inbound_started(in);
+                return 0;
+        case LINK_ARRIVED:
+                return inbound_arrived(in, now);
+        case LINK_CLOSED:
+                in->closed = in->ending = true;
+                return 0;
+        case LINK_STOPPED:
+                if (in->rx.stopped > channel_stop_state(in->link->channel))
+                        (void)psyne_stop(in->link->channel, in->rx.stopped == 2 ? PSYNE_ABORT : PSYNE_DRAIN);
+                return 0;
+        default:
+                return event < 0 ? event : in->rx.frame_left && !in->p ? -EPROTO : 0; /* more of a lane that has ended */
+        }
+}
+
+/* Feeds what lies in the stage. 0: all of it, or nothing more is wanted now. */
+static int inbound_feed(struct inbound *in, int64_t now) {
+        while (in->stage_from != in->stage_to) {
+                struct link_into into;
+                size_t n = in->stage_to - in->stage_from;
+                int r;
+
+                link_rx_want(&in->rx, &into);
+                if (!into.n && in->rx.frame_left && room_look(in))
+                        link_rx_want(&in->rx, &into);
+                if (!into.n)
+                        return 0;
+                n = n < into.n ? n : into.n;
+                if (into.bytes)
+                        memcpy(into.bytes, in->stage + in->stage_from, n);
+                else
+                        land_bytes(in, into.position, in->stage + in->stage_from, n);
+                in->stage_from += (uint32_t)n;
+                r = inbound_step(in, link_rx_read(&in->rx, n), now);
+                if (r < 0)
+                        return r;
+        }
+        in->stage_from = in->stage_to = 0;
+        return 0;
+}
+
+/* Until the socket is empty, the lane is full, or the other end is through. -errno: hang up; -ENOTCONN: it did. */
+static int inbound_receive(struct inbound *in, int64_t now) {
+        struct wire *wire = in->link->links->wire;
+
+        for (;;) {
+                struct link_into into;
+                struct iovec v[2];
+                size_t direct = 0;
+                ssize_t n;
+                int r;
+
+                if (in->ending)
+                        return 0;
+                link_rx_want(&in->rx, &into);
+                if (!into.n && in->rx.frame_left && room_look(in))
+                        link_rx_want(&in->rx, &into);
+                if (!into.n) {
+                        in->starved = in->rx.frame_left != 0;
+                        return 0;
+                }
+                if (!in->stage)
+                        v[0] = (struct iovec){into.bytes, into.n}; /* no more than its hello has */
+                else if (!into.bytes && into.n >= DIRECT_BYTES && into.position - in->rx.frame_at >= sizeof(in->first)) {
+                        direct = into.n;
+                        v[0] = (struct iovec){(unsigned char *)bulk_tail(&in->p->tx) + (into.position - in->rx.frame_at), direct};
+                        v[1] = (struct iovec){in->stage, LINK_STAGE_BYTES};
+                } else
+                        v[0] = (struct iovec){in->stage, LINK_STAGE_BYTES};
+                n = wire_receive(wire, in->fd, v, direct ? 2 : 1);
+                if (n == -EAGAIN)
+                        return 0;
+                if (n <= 0)
+                        return n ? (int)n : -ENOTCONN;
+                if (!in->stage || direct) {
+                        size_t there = direct && (size_t)n > direct ? direct : (size_t)n;
+
+                        if (direct)
+                                in->stage_to = (uint32_t)((size_t)n - there);
+                        r = inbound_step(in, link_rx_read(&in->rx, there), now);
+                        if (r < 0)
+                                return r;
+                } else
+                        in->stage_to = (uint32_t)n;
+                r = inbound_feed(in, now);
+                if (r < 0)
+                        return r;
+                if (in->stage_from != in->stage_to) { /* no room */
+                        in->starved = in->rx.frame_left != 0;
+                        return 0;
+                }
+        }
+}
+
+static int inbound_answer(struct inbound *in) {
+        struct link_out out;
+
+        while (link_rx_out(&in->rx, &out)) {
+                const struct iovec v = {(void *)(uintptr_t)out.head, out.head_bytes};
+                ssize_t r = wire_send(in->link->links->wire, in->fd, &v, 1);
+
+                in->blocked = r == -EAGAIN;
+                if (in->blocked)
+                        return 0;
+                if (r < 0)
+                        return (int)r;
+                link_rx_wrote(&in->rx, (size_t)r);
+        }
+        in->blocked = false;
+        return 0;
+}
+
+/* What its socket and its lane's producer are watched for. */
+static void inbound_watch(struct inbound *in) {
+        struct link *l = in->link;
+
+        link_watch(l, &in->socket, in->fd, (in->starved || in->ending ? 0 : EPOLLIN) | (in->blocked ? EPOLLOUT : 0));
+        if (in->starved && !in->writer.events) {
+                in->p->asked = in->rx.now.bytes + in->p->tx.hot.align;
+                in->writer.events = 1;
+                (void)psyne_waitset_add(l->links->set, psyne_producer_endpoint(in->p), &in->writer);
+        }
+}
+
+/* Everything that can be done for it now. It may be gone afterwards. */
+static void inbound_go(struct inbound *in, int64_t now) {
+        int r = 0;
+
+        if (in->dead || in->fd < 0)
+                return;
+        if (in->stage_from != in->stage_to)
+                r = inbound_feed(in, now);
+        if (r == 0 && in->stage_from == in->stage_to)
+                r = inbound_receive(in, now);
+        if (r == 0 || r == -ENOTCONN) {
+                int answered;
+
+                if (in->rx.state == LINK_OPEN || in->rx.state == LINK_ENDED) {
+                        link_rx_readers(&in->rx, link_readers(in->link->channel));
+                        link_rx_stop(&in->rx, channel_stop_state(in->link->channel));
+                }
+                answered = link_rx_tick(&in->rx, now);
+                if (answered == 0)
+                        answered = inbound_answer(in);
+                if (r == 0)
+                        r = answered;
+        }
+        if (r == -ENOTCONN || r == -ECONNRESET || r == -EPIPE) {
+                inbound_lost(in);
+                return;
+        }
+        if (r < 0) {
+                inbound_hang_up(in, r == -ETIME ? "it did not say who it is" : strerror(-r));
+                return;
+        }
+        if (in->ending && !in->rx.head_left && !in->rx.refusal_due && !in->rx.ack_due && !in->rx.welcome_due) {
+                inbound_lost(in);
+                return;
+        }
+        inbound_watch(in);
+}
+
+void inbound_event(struct inbound *in) {
+        inbound_go(in, clock_ns());
+}
+
+void inbound_writable(struct inbound *in) {
+        inbound_eat(in);
+        inbound_go(in, clock_ns());
+}
+
+/* A sender that said goodbye: its lane ends for its readers, once there is one to read the rest of it. */
+static bool may_end(const struct inbound *in) {
+        return link_readers(in->link->channel) > 0 || lane_tx_free_position(&in->p->tx, true) == in->p->tx.hot.tail;
+}
+
+void inbound_tick(struct link *l, int64_t now) {
+        struct inbound *next;
+        uint64_t readers = link_readers(l->channel);
+
+        for (struct inbound *in = l->in; in; in = next) {
+                next = in->next;
+                if (in->dead)
+                        continue;
+                if (in->closed && in->p && may_end(in)) {
+                        inbound_eat(in);
+                        (void)psyne_producer_close(in->p);
+                        in->p = NULL;
+                }
+                if (in->fd < 0) {
+                        if (now < in->lost_ns + l->resume_ns)
+                                link_due(l, in->lost_ns + l->resume_ns);
+                        else if (!in->closed || !in->p)
+                                inbound_free(in);
+                        continue;
+                }
+                if (in->rx.readers != readers || in->rx.stop != channel_stop_state(l->channel) || now >= link_rx_due_ns(&in->rx))
+                        inbound_go(in, now);
+        }
+        for (struct inbound *in = l->in; in; in = in->next)
+                link_due(l, link_rx_due_ns(&in->rx));
+}
+
+void inbound_free_all(struct link *l) {
+        while (l->in) {
+                struct inbound *in = l->in;
+
+                if (in->fd >= 0 && in->session) {
+                        link_rx_refuse(&in->rx, -EPIPE, "the receiver has closed");
+                        (void)inbound_answer(in);
+                }
+                inbound_free(in);
+        }
+}

@@ -1,0 +1,446 @@
+/* The end of a link that sends: see link.h. */
+#include "lib/link.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+
+#include "shm/bulk.h"
+#include "shm/group.h"
+
+#define CONNECT_WITHIN_NS 5000000000ll
+#define RETRY_FIRST_NS 1000000ll
+#define RETRY_MOST_NS 250000000ll
+
+static const uint32_t group_of_link = 0; /* the default one: a sending end has no other */
+
+static struct lane_rx *place_of(const struct outbound *o) {
+        struct psyne_consumer *c = o->link->reader;
+
+        return c && o->taken && c->generations[o->lane] == o->generation ? walk_end(c, o->lane) : NULL;
+}
+
+static uint32_t crc_of_span(void *ctx, uint64_t position, size_t n) {
+        const struct outbound *o = ctx;
+
+        return link_crc32c(0, bulk_at(place_of(o), position), n);
+}
+
+/* ---- connections ------------------------------------------------------------------------------------------------- */
+
+static struct outbound *outbound_new(struct link *l) {
+        const struct layout_config *config = &l->channel->view.config;
+        struct link_hello hello = {
+                .ring_bytes = config->ring_bytes,
+                .type_hash = config->type_hash,
+                .record_align = config->record_align,
+                .mode = l->mode,
+                .type_id = config->type_id,
+                .name_bytes = (uint32_t)strlen(l->channel->name),
+                .elem_bytes = config->elem_bytes,
+        };
+        struct outbound *o = calloc(1, sizeof(*o));
+        uint64_t session = 0;
+
+        if (!o)
+                return NULL;
+        while (!session)
+                if (getrandom(&session, sizeof(session), 0) < 0)
+                        session = (uint64_t)clock_ns() * 0x9e3779b97f4a7c15ull;
+        *o = (struct outbound){.link = l, .socket = {.what = WATCHED_OUTBOUND}, .fd = -1};
+        o->socket.of = o;
+        memcpy(hello.name, l->channel->name, hello.name_bytes);
+        link_tx_init(&o->tx, session, &hello, crc_of_span, o);
+        o->lost_ns = clock_ns();
+        o->next = l->out;
+        l->out = o;
+        return o;
+}
+
+static void outbound_drop_socket(struct outbound *o) {
+        if (o->fd < 0)
+                return;
+        link_watch(o->link, &o->socket, o->fd, 0);
+        close(o->fd);
+        o->fd = -1;
+        o->connecting = o->blocked = false;
+}
+
+static void outbound_free(struct outbound *o) {
+        for (struct outbound **at = &o->link->out; *at; at = &(*at)->next)
+                if (*at == o) {
+                        *at = o->next;
+                        break;
+                }
+        outbound_drop_socket(o);
+        o->dead = true; /* an event of this turn may still name it */
+        o->grave = o->link->links->outbound_graves;
+        o->link->links->outbound_graves = o;
+}
+
+/* Later each time, and not all of them at once. */
+static void outbound_lost(struct outbound *o, int64_t now) {
+        struct link *l = o->link;
+        int64_t wait = RETRY_FIRST_NS << (o->attempts < 8 ? o->attempts : 8);
+
+        link_tx_lost(&o->tx);
+        outbound_drop_socket(o);
+        if (!o->lost_ns)
+                o->lost_ns = now;
+        l->random = l->random * 6364136223846793005ull + 1442695040888963407ull;
+        wait = wait < RETRY_MOST_NS ? wait : RETRY_MOST_NS;
+        o->retry_ns = now + wait / 2 + (int64_t)((l->random >> 33) % (uint64_t)wait);
+        o->attempts++;
+}
+
+static void outbound_up(struct outbound *o, int64_t now) {
+        o->connecting = false;
+        o->connections++;
+        link_tx_connected(&o->tx, now);
+}
+
+static void outbound_connect(struct outbound *o, int64_t now) {
+        struct link *l = o->link;
+        int r = net_connect(&l->addresses[o->address++ % l->n_addresses], &l->options, &o->fd);
+
+        if (r < 0 && r != -EINPROGRESS) {
+                outbound_lost(o, now);
+                return;
+        }
+        o->connecting = r < 0;
+        o->tx.deadline_ns = now + CONNECT_WITHIN_NS;
+        link_watch(l, &o->socket, o->fd, o->connecting ? EPOLLOUT : EPOLLIN);
+        if (!o->connecting)
+                outbound_up(o, now);
+}
+
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
+
+/* What is held in the lanes that the reader does not stand in. */
+static void recount(struct psyne_consumer *c) {
+        c->held_away = 0;
+        for (uint64_t left = c->open; left; left &= left - 1) {
+                uint32_t lane = (uint32_t)__builtin_ctzll(left);
+
+                if ((int32_t)lane != c->lane)
+                        c->held_away += c->lanes[lane].hot.held;
+        }
+}
+
+/* The next frame: what has been committed since the last one. */
+static void outbound_commit(struct outbound *o, struct lane_rx *x) {
+        uint64_t ring = o->tx.hello.ring_bytes, most = ring / 4 < LINK_FRAME_BYTES ? ring / 4 : LINK_FRAME_BYTES;
+        int64_t n = bulk_span(x, o->tx.sent, most);
+
+        if (n <= 0)
+                return; /* one that is damaged: the reader's own look sets the lane aside */
+        if (o->tx.sent + (uint64_t)n - x->hot.released > x->hot.taken - x->hot.released)
+                bulk_take(x, o->tx.sent + (uint64_t)n);
+        link_tx_commit(&o->tx, o->tx.sent + (uint64_t)n);
+}
+
+/* While the socket is full, what is committed is taken all the same: the reader is not woken for it again and again. */
+static void outbound_take_all(struct lane_rx *x) {
+        int64_t n = bulk_span(x, x->hot.taken, x->hot.mask + 1);
+
+        if (n > 0)
+                bulk_take(x, x->hot.taken + (uint64_t)n);
+}
+
+static void outbound_send(struct outbound *o, int64_t now) {
+        struct lane_rx *x = place_of(o);
+
+        while (o->fd >= 0 && !o->connecting) {
+                struct link_out out;
+                struct iovec v[2];
+                unsigned n = 0;
+                ssize_t r;
+
+                if (x && o->tx.state == LINK_OPEN && !o->tx.must_start && o->tx.tail == o->tx.sent && !o->tx.head_left &&
+                        !o->tx.span_left)
+                        outbound_commit(o, x);
+                if (!link_tx_out(&o->tx, &out))
+                        break;
+                if (out.head_bytes)
+                        v[n++] = (struct iovec){(void *)(uintptr_t)out.head, out.head_bytes};
+                if (out.span_bytes)
+                        v[n++] = (struct iovec){(void *)(uintptr_t)bulk_at(x, out.position), out.span_bytes};
+                r = wire_send(o->link->links->wire, o->fd, v, n);
+                if (r == -EAGAIN) {
+                        o->blocked = true;
+                        if (x)
+                                outbound_take_all(x);
+                        link_watch(o->link, &o->socket, o->fd, EPOLLIN | EPOLLOUT);
+                        return;
+                }
+                if (r < 0) {
+                        outbound_lost(o, now);
+                        return;
+                }
+                link_tx_wrote(&o->tx, (size_t)r);
+        }
+        if (o->blocked && o->fd >= 0) {
+                o->blocked = false;
+                link_watch(o->link, &o->socket, o->fd, EPOLLIN);
+        }
+}
+
+/* The other end has it. */
+static void outbound_acknowledged(struct outbound *o) {
+        struct lane_rx *x = place_of(o);
+
+        if (!x || !o->tx.has_lane || o->tx.acked - x->hot.released > x->hot.mask + 1 || o->tx.acked == x->hot.released)
+                return;
+        if (o->tx.acked - x->hot.released > x->hot.taken - x->hot.released)
+                bulk_take(x, o->tx.acked); /* by the reader before this one */
+        bulk_release(x, o->tx.acked);
+        (void)lane_rx_publish(x);
+        wake_producers(o->link->reader);
+}
+
+static void outbound_receive(struct outbound *o, int64_t now) {
+        struct link *l = o->link;
+        unsigned char bytes[1024];
+
+        for (;;) {
+                const struct iovec v = {bytes, sizeof(bytes)};
+                ssize_t n = wire_receive(l->links->wire, o->fd, &v, 1);
+                enum link_state before = o->tx.state;
+                int r;
+
+                if (n == -EAGAIN)
+                        return;
+                if (n <= 0) {
+                        outbound_lost(o, now);
+                        return;
+                }
+                r = link_tx_read(&o->tx, bytes, (size_t)n);
+                if (before == LINK_MEETING && o->tx.state == LINK_OPEN) {
+                        o->attempts = 0;
+                        l->refused = 0;
+                }
+                if (o->tx.readers) /* another process may be there before its reader is */
+                        o->lost_ns = 0;
+                outbound_acknowledged(o);
+                if (o->tx.stopped > channel_stop_state(l->channel))
+                        (void)psyne_stop(l->channel, o->tx.stopped == 2 ? PSYNE_ABORT : PSYNE_DRAIN);
+                if (r < 0) {
+                        if (o->tx.state == LINK_ENDED) { /* refused */
+                                if (r != -EBUSY && r != -EPIPE) {
+                                        l->refused = r;
+                                        snprintf(l->refusal, sizeof(l->refusal), "%s", o->tx.refusal.sentence);
+                                        __atomic_fetch_add(&l->channel->view.header->peers_event, 1, __ATOMIC_RELEASE);
+                                        (void)park_wake_signal_safe(&l->channel->view.header->peers_event, INT32_MAX);
+                                }
+                                link_log(l, "refused: %s", o->tx.refusal.sentence);
+                                o->tx.state = LINK_DOWN;
+                                if (o->attempts < 8)
+                                        o->attempts = 8;
+                        }
+                        outbound_lost(o, now);
+                        return;
+                }
+                if (o->tx.state == LINK_ENDED) { /* goodbye, and goodbye */
+                        outbound_drop_socket(o);
+                        return;
+                }
+        }
+}
+
+void outbound_event(struct outbound *o, uint32_t events) {
+        int64_t now = clock_ns();
+
+        if (o->dead || o->fd < 0)
+                return;
+        if (o->connecting) {
+                int r = net_outcome(o->fd);
+
+                if (r < 0) {
+                        outbound_lost(o, now);
+                        return;
+                }
+                outbound_up(o, now);
+                link_watch(o->link, &o->socket, o->fd, EPOLLIN);
+                return;
+        }
+        o->writable = events & EPOLLOUT;
+        if (events & ~(uint32_t)EPOLLOUT)
+                outbound_receive(o, now);
+}
+
+/* ---- the reader --------------------------------------------------------------------------------------------------- */
+
+/* In the set while some lane of it can be sent. */
+static void reader_watch(struct link *l) {
+        bool useful = false;
+
+        for (struct outbound *o = l->out; o; o = o->next)
+                useful |= o->taken && o->tx.state == LINK_OPEN && !o->blocked;
+        useful = useful && l->reader && !l->reader_rests;
+        if (useful == (l->reading.events != 0))
+                return;
+        l->reading.events = useful;
+        if (useful)
+                (void)psyne_waitset_add(l->links->set, psyne_consumer_endpoint(l->reader), &l->reading);
+        else
+                (void)psyne_waitset_remove(l->links->set, &l->reading);
+}
+
+/* As many as there are readers at the other end: one, or none. */
+static void reader_follow(struct link *l, int64_t now) {
+        bool wanted = false, underway = false;
+
+        for (struct outbound *o = l->out; o; o = o->next) {
+                wanted |= o->tx.readers > 0 || (l->reader && o->lost_ns && now < o->lost_ns + l->resume_ns && o->taken);
+                underway |= o->taken && o->fd >= 0 && o->tx.state == LINK_OPEN && (o->tx.sent != o->tx.acked || o->tx.head_left);
+                if (l->reader && o->lost_ns && o->taken)
+                        link_due(l, o->lost_ns + l->resume_ns);
+        }
+        if (wanted && !l->reader) {
+                if (link_reader_open(l->channel, &l->reader) < 0)
+                        l->reader = NULL;
+                l->reader_rests = false;
+        } else if (!wanted && l->reader && !underway) {
+                l->reading.events = 0; /* it leaves the set as it closes */
+                (void)psyne_consumer_close(l->reader);
+                l->reader = NULL;
+        }
+}
+
+void outbound_reader_event(struct link *l, uint32_t what) {
+        if (what == PSYNE_EVENT_PEER_GONE || what == PSYNE_EVENT_STOPPED)
+                l->reader_rests = true;
+}
+
+/* ---- lanes -------------------------------------------------------------------------------------------------------- */
+
+static struct outbound *outbound_of(struct link *l, uint32_t lane, uint32_t generation) {
+        struct outbound *o;
+
+        for (o = l->out; o && !(o->taken && o->lane == lane && o->generation == generation); o = o->next)
+                ;
+        return o;
+}
+
+static struct outbound *outbound_spare(struct link *l) {
+        struct outbound *o;
+
+        for (o = l->out; o && o->taken; o = o->next)
+                ;
+        return o ? o : outbound_new(l);
+}
+
+static void find_lanes(struct link *l) {
+        const struct layout_view *v = &l->channel->view;
+
+        for (uint32_t i = 0; i < v->n_lanes; i++) {
+                uint32_t state = __atomic_load_n(&v->lanes[i].state, __ATOMIC_ACQUIRE);
+                uint32_t generation = __atomic_load_n(&v->lanes[i].generation, __ATOMIC_ACQUIRE);
+                struct outbound *o;
+
+                if ((state != LAYOUT_ACTIVE && state != LAYOUT_CLOSED && state != LAYOUT_DEAD) || outbound_of(l, i, generation))
+                        continue;
+                o = outbound_spare(l);
+                if (!o)
+                        return;
+                o->taken = true;
+                o->lane = i;
+                o->generation = generation;
+                link_tx_start(&o->tx, group_position(v, group_of_link, i, true));
+                l->reader_rests = false;
+        }
+        (void)outbound_spare(l);
+}
+
+/* Has the lane's producer gone, and is all of it sent? */
+static void look_for_end(struct outbound *o) {
+        const struct layout_lane *lane = &o->link->channel->view.lanes[o->lane];
+        struct lane_rx *x = place_of(o);
+        uint32_t state = __atomic_load_n(&lane->state, __ATOMIC_ACQUIRE);
+        uint64_t tail;
+
+        if (o->tx.has_end)
+                return;
+        if (__atomic_load_n(&lane->generation, __ATOMIC_ACQUIRE) != o->generation || state == LAYOUT_FREE) {
+                link_tx_close(&o->tx, o->tx.acked); /* its index is somebody else's: all of it was released */
+                return;
+        }
+        if (state != LAYOUT_CLOSED && state != LAYOUT_DEAD)
+                return;
+        tail = layout_lane_tail(lane); /* behind the state: final */
+        if (x ? bulk_span(x, o->tx.sent, 1) == 0 : o->tx.acked == tail)
+                link_tx_close(&o->tx, o->tx.sent);
+}
+
+/* All of it has been acknowledged. It stays until its lane's index is free, so that the lane is not taken for a new one. */
+static void outbound_outlive(struct outbound *o) {
+        struct psyne_channel *ch = o->link->channel;
+        const struct layout_lane *lane = &ch->view.lanes[o->lane];
+
+        outbound_acknowledged(o);
+        if (__atomic_load_n(&lane->generation, __ATOMIC_ACQUIRE) != o->generation ||
+                __atomic_load_n(&lane->state, __ATOMIC_ACQUIRE) == LAYOUT_FREE) {
+                outbound_free(o);
+                return;
+        }
+        membership_retire_lane(ch, o->lane, o->generation, RETIRE_DRAINED);
+        link_due(o->link, clock_ns() + RETRY_MOST_NS);
+}
+
+void outbound_tick(struct link *l, int64_t now) {
+        struct outbound *next;
+
+        find_lanes(l);
+        reader_follow(l, now);
+        if (l->reader)
+                (void)walk_refresh(l->reader);
+        for (struct outbound *o = l->out; o; o = next) {
+                next = o->next;
+                if (o->tx.state == LINK_ENDED) {
+                        outbound_outlive(o);
+                        continue;
+                }
+                if (o->fd < 0) {
+                        if (now >= o->retry_ns && (l->life == LINK_LIVES || o->taken)) /* one that leaves has that to send */
+                                outbound_connect(o, now);
+                        if (o->fd < 0) {
+                                link_due(l, o->retry_ns);
+                                continue;
+                        }
+                }
+                if (link_tx_tick(&o->tx, now) < 0) {
+                        outbound_lost(o, now);
+                        link_due(l, o->retry_ns);
+                        continue;
+                }
+                if (o->taken && o->tx.state == LINK_OPEN)
+                        look_for_end(o);
+                link_tx_stop(&o->tx, channel_stop_state(l->channel));
+                if (!o->blocked || o->writable)
+                        outbound_send(o, now);
+                o->writable = false;
+                link_due(l, o->fd >= 0 ? o->tx.deadline_ns : o->retry_ns);
+        }
+        if (l->reader)
+                recount(l->reader);
+        reader_watch(l);
+}
+
+bool outbound_is_through(const struct link *l) {
+        for (const struct outbound *o = l->out; o; o = o->next)
+                if (o->taken && o->tx.state != LINK_ENDED)
+                        return false;
+        return true;
+}
+
+void outbound_free_all(struct link *l) {
+        while (l->out)
+                outbound_free(l->out);
+        if (l->reader) {
+                l->reading.events = 0;
+                (void)psyne_consumer_close(l->reader);
+        }
+        l->reader = NULL;
+}

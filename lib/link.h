@@ -1,0 +1,141 @@
+/*
+ * tcp:// channels: what hangs on a channel whose other end is elsewhere, and the thread that moves its bytes.
+ *
+ * The channel itself is this process's own, like memory://. At the end that sends, the link is the one reader of its
+ * group: it takes runs of records as they lie in the ring, and releases them when the other end has them. At the end that
+ * receives, every session is a producer: what arrives lands in its lane. So nothing else in lib/ knows of links, and whatever
+ * holds between a producer and a reader (order, back-pressure, waiting, metrics) holds at both ends.
+ *
+ * One thread per process ("psyne-link"), or psyne_poll(). It sleeps in a waitset of endpoints and sockets, and owns
+ * everything here that is not said to be under the lock.
+ */
+#ifndef PSYNE_LINK_H
+#define PSYNE_LINK_H
+#include "lib/internal.h"
+#include "link/net.h"
+#include "link/protocol.h"
+#include "uring/wire.h"
+
+#define LINK_STAGE_BYTES 32768u      /* of a session: what is received before it is known where it belongs */
+#define LINK_FRAME_BYTES 262144u     /* at most, but for longer records: checksummed and sent while it is in the cache */
+#define LINK_CALLERS_MAX 64u         /* connections that have not said who they are */
+#define LINK_SESSIONS_MAX LAYOUT_PRODUCERS_MAX * 2
+#define LINK_RESUME_DEFAULT_NS 2000000000ll
+
+struct links;
+struct link;
+
+/* What a waitset's event is about. */
+struct watched {
+        enum { WATCHED_LISTENER, WATCHED_OUTBOUND, WATCHED_INBOUND, WATCHED_READER, WATCHED_WRITER } what;
+        uint32_t events;             /* asked for; 0: not in the set */
+        void *of;
+};
+
+/* A lane on its way out, or the one that is kept ready for the next. */
+struct outbound {
+        struct outbound *next, *grave;
+        bool dead;
+        struct link *link;
+        struct watched socket;
+        struct link_tx tx;
+        int fd;                      /* -1: none */
+        bool connecting, blocked, writable;
+        bool taken;                  /* by a lane */
+        uint32_t lane, generation;
+        unsigned attempts;           /* since it was last up */
+        unsigned address;            /* the next to be tried */
+        int64_t retry_ns, lost_ns;   /* lost: 0 since it was told of readers */
+        uint64_t connections;
+};
+
+/* A session on its way in; before its hello, a caller. */
+struct inbound {
+        struct inbound *next;
+        struct link *link;
+        struct watched socket, writer;
+        struct link_rx rx;
+        uint64_t session;            /* 0: a caller */
+        int fd;                      /* -1: lost, and waited for */
+        bool blocked;                /* its answers are */
+        bool starved;                /* there is no room in its lane */
+        bool ending;                 /* the connection is over once what it has to say is said */
+        bool closed;                 /* its sender said goodbye */
+        bool dead;
+        struct inbound *grave;       /* links->graves */
+        int64_t lost_ns;
+        struct psyne_producer *p;    /* NULL: no lane yet */
+        uint64_t shift;              /* from the sender's positions to the lane's */
+        uint32_t first;              /* the first 32 bits of the frame that is landing */
+        unsigned char *stage;
+        uint32_t stage_from, stage_to;
+};
+
+enum link_life { LINK_BORN, LINK_LIVES, LINK_LEAVES, LINK_GONE };
+
+struct link {
+        struct link *next;
+        struct links *links;
+        struct psyne_channel *channel;
+        bool listens;
+        enum psyne_mode mode;        /* that was asked for, 0 = any */
+        struct net_address addresses[NET_ADDRESSES_MAX];
+        unsigned n_addresses;
+        struct net_options options;
+        int64_t resume_ns;
+        uint64_t random;
+
+        enum link_life life;         /* lock */
+        int64_t leave_ns;
+        struct {
+                struct watched watched;
+                int fd;
+        } listeners[NET_ADDRESSES_MAX];
+        unsigned n_listeners;
+        uint16_t port;
+
+        struct psyne_consumer *reader; /* sending end; NULL while nobody reads there */
+        struct watched reading;
+        bool reader_rests;           /* it has nothing to wait for before a lane joins */
+        struct outbound *out;
+        struct inbound *in;
+        unsigned n_callers, n_sessions;
+
+        int refused;                 /* lock: why, as long as it is */
+        char refusal[sizeof(((struct link_refusal *)NULL)->sentence)];
+        uint64_t turned_away, damaged; /* counted: callers that were hung up on, frames that were no records */
+};
+
+struct links {
+        pthread_mutex_t lock;
+        pthread_cond_t gone;
+        struct psyne_waitset *set;
+        struct wire *wire;
+        struct link *list;           /* lock */
+        pthread_t thread;
+        bool threaded, stop;
+        unsigned users;
+        struct inbound *graves;      /* freed when no event names them any more */
+        struct outbound *outbound_graves;
+        int64_t due_ns;              /* of this turn's timers: the earliest */
+};
+
+/* link.c */
+void link_watch(struct link *l, struct watched *w, int fd, uint32_t events); /* 0: no more */
+void link_due(struct link *l, int64_t at_ns);
+void link_log(struct link *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* link-out.c */
+void outbound_tick(struct link *l, int64_t now);
+void outbound_event(struct outbound *o, uint32_t events);
+void outbound_reader_event(struct link *l, uint32_t what);
+bool outbound_is_through(const struct link *l); /* nothing of ours is on its way */
+void outbound_free_all(struct link *l);
+
+/* link-in.c */
+void inbound_accept(struct link *l, int listener);
+void inbound_tick(struct link *l, int64_t now);
+void inbound_event(struct inbound *in);
+void inbound_writable(struct inbound *in);
+void inbound_free_all(struct link *l);
+#endif

@@ -1,0 +1,389 @@
+/*
+ * Links in their kinds: many senders to one listener, IPv6, names, ends that are driven by psyne_poll(), without io_uring,
+ * a receiver that dies and comes again on the same port, a sender that dies, an end that forks.
+ *
+ *      tcp-links [CASE]
+ */
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support/world.h"
+
+#define N 20000u
+#define N_SENDERS 3u
+
+struct shared {
+        uint32_t port, step;
+        uint64_t received;
+        uint32_t last; /* received */
+};
+static struct shared *s;
+
+#define REQUIRE(cond)                                                                                                  \
+        do {                                                                                                           \
+                if (!(cond)) {                                                                                         \
+                        printf("FAIL: %s:%d: %s does not hold (%s)\n", __FILE__, __LINE__, #cond, psyne_last_error()); \
+                        fflush(stdout);                                                                                \
+                        return 1;                                                                                      \
+                }                                                                                                      \
+        } while (0)
+
+static int until_port(void) {
+        int64_t until = now_ns() + WATCHDOG_NS;
+
+        while (!__atomic_load_n(&s->port, __ATOMIC_SEQ_CST)) {
+                if (now_ns() > until)
+                        return -1;
+                breathe();
+        }
+        return 0;
+}
+
+static void tell_port(const struct psyne_channel *ch) {
+        __atomic_store_n(&s->port, (uint32_t)psyne_port(ch), __ATOMIC_SEQ_CST);
+}
+
+static pid_t start(int (*run)(const char *uri, unsigned i), const char *uri, unsigned i) {
+        pid_t pid;
+
+        fflush(NULL);
+        pid = fork();
+        if (pid == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                _exit(run(uri, i));
+        }
+        return pid;
+}
+
+/* ---- ordinary ends ------------------------------------------------------------------------------------------------- */
+
+static int send_all(const char *format, unsigned who) {
+        struct psyne_channel *ch;
+        struct psyne_producer *p;
+        char uri[128];
+
+        REQUIRE(until_port() == 0);
+        snprintf(uri, sizeof(uri), format, s->port);
+        REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_producer_open(ch, NULL, &p) == 0);
+        for (uint32_t n = 0; n < N; n++) {
+                char bytes[300];
+
+                pattern_fill(bytes, n % sizeof(bytes), n);
+                REQUIRE(psyne_send(p, n | who << 28, bytes, n % sizeof(bytes), WATCHDOG_NS) == 0);
+        }
+        REQUIRE(psyne_producer_close(p) == 0);
+        (void)psyne_close(ch);
+        return 0;
+}
+
+static int receive_all(const char *uri, unsigned senders) {
+        uint32_t next[N_SENDERS] = {0};
+        struct psyne_channel *ch;
+        struct psyne_consumer *c;
+        struct psyne_msg m;
+        int r;
+
+        REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &c) == 0);
+        tell_port(ch);
+        REQUIRE(psyne_wait_peers(ch, senders, 1, WATCHDOG_NS) == 0);
+        for (uint32_t left = senders * N; left; left--) {
+                uint32_t who, n;
+
+                REQUIRE(psyne_recv(c, &m, WATCHDOG_NS) == 0);
+                who = m.type >> 28;
+                n = m.type & 0xfffffff;
+                REQUIRE(who < senders && n == next[who]++ && m.len == n % 300 && pattern_is(m.data, m.len, n));
+                REQUIRE(psyne_release(c, &m) == 0);
+        }
+        r = psyne_recv(c, &m, WATCHDOG_NS);
+        REQUIRE(r == -EPIPE);
+        REQUIRE(psyne_consumer_close(c) == 0);
+        (void)psyne_close(ch);
+        return 0;
+}
+
+static int several(const char *to, const char *from, unsigned senders) {
+        pid_t pids[1 + N_SENDERS];
+        int r = 0;
+
+        pids[0] = start(receive_all, to, senders);
+        for (unsigned i = 0; i < senders; i++)
+                pids[1 + i] = start(send_all, from, i);
+        for (unsigned i = 0; i <= senders; i++)
+                r |= child_wait(pids[i], 3 * WATCHDOG_NS);
+        return r;
+}
+
+static int many(void) {
+        return several("tcp://:0/links?mode=mpsc&size=64K", "tcp://127.0.0.1:%u/links?mode=mpsc&size=64K", N_SENDERS);
+}
+
+static int ipv6(void) {
+        struct psyne_channel *ch;
+
+        if (psyne_open("tcp://[::1]:0/links?role=listen", NULL, &ch) < 0) {
+                printf("ipv6: SKIP, %s\n", psyne_last_error());
+                return 0;
+        }
+        (void)psyne_close(ch);
+        return several("tcp://[::1]:0/links?role=listen&size=64K", "tcp://[::1]:%u/links?size=64K", 1);
+}
+
+static int names(void) {
+        return several("tcp://localhost:0/links?role=listen", "tcp://localhost:%u/links", 1); /* every address of it */
+}
+
+static int plain(void) {
+        return several("tcp://:0/links?uring=never&wait=block", "tcp://127.0.0.1:%u/links?uring=never&wait=block", 1);
+}
+
+/* ---- without threads ------------------------------------------------------------------------------------------------ */
+
+static int poll_send(const char *format, unsigned who) {
+        struct psyne_channel *ch;
+        struct psyne_producer *p;
+        int64_t until = now_ns() + WATCHDOG_NS;
+        char uri[128];
+
+        REQUIRE(until_port() == 0);
+        snprintf(uri, sizeof(uri), format, s->port);
+        REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_producer_open(ch, NULL, &p) == 0);
+        for (uint32_t n = 0; n < N;) {
+                int r = psyne_send(p, n | who << 28, &n, sizeof(n), PSYNE_NOWAIT);
+
+                REQUIRE(r == 0 || r == -EAGAIN);
+                n += r == 0;
+                if (r < 0 || n % 64 == 0)
+                        REQUIRE(psyne_poll(ch, r < 0 ? MSEC : PSYNE_NOWAIT) >= 0);
+                REQUIRE(now_ns() < until);
+        }
+        while (psyne_flush(p, PSYNE_NOWAIT) == -EAGAIN) {
+                REQUIRE(psyne_poll(ch, MSEC) >= 0);
+                REQUIRE(now_ns() < until);
+        }
+        REQUIRE(psyne_producer_close(p) == 0);
+        (void)psyne_close(ch);
+        return 0;
+}
+
+static int poll_receive(const char *uri, unsigned unused) {
+        int64_t until = now_ns() + 2 * WATCHDOG_NS;
+        struct psyne_channel *ch;
+        struct psyne_consumer *c;
+        struct psyne_msg m;
+        uint32_t n = 0;
+        int r;
+
+        (void)unused;
+        REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &c) == 0);
+        tell_port(ch);
+        while ((r = psyne_recv(c, &m, PSYNE_NOWAIT)) == 0 || r == -EAGAIN) {
+                if (r == 0) {
+                        REQUIRE(m.type == n && m.len == sizeof(n) && memcmp(m.data, &n, sizeof(n)) == 0);
+                        n++;
+                        REQUIRE(psyne_release(c, &m) == 0);
+                } else
+                        REQUIRE(psyne_poll(ch, MSEC) >= 0);
+                REQUIRE(now_ns() < until);
+        }
+        REQUIRE(r == -EPIPE && n == N);
+        REQUIRE(psyne_consumer_close(c) == 0);
+        (void)psyne_close(ch);
+        return 0;
+}
+
+static int polled(void) {
+        pid_t to = start(poll_receive, "tcp://:0/links?nothread=1&size=16K", 0);
+        pid_t from = start(poll_send, "tcp://127.0.0.1:%u/links?nothread=1&size=16K", 0);
+        int r = child_wait(to, 3 * WATCHDOG_NS);
+
+        return child_wait(from, 3 * WATCHDOG_NS) | r;
+}
+
+/* ---- deaths --------------------------------------------------------------------------------------------------------- */
+
+/* Numbers without gaps, from wherever it comes in. */
+static int follow(const char *format, unsigned unused) {
+        struct psyne_channel *ch;
+        struct psyne_consumer *c;
+        struct psyne_msg m;
+        uint32_t next = 0;
+        char uri[128];
+        bool first = true;
+        int r;
+
+        (void)unused;
+        snprintf(uri, sizeof(uri), format, s->port);
+        REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &c) == 0);
+        tell_port(ch);
+        while ((r = psyne_recv(c, &m, WATCHDOG_NS)) == 0) {
+                REQUIRE(first || m.type == next);
+                first = false;
+                next = m.type + 1;
+                __atomic_store_n(&s->last, m.type, __ATOMIC_SEQ_CST);
+                __atomic_fetch_add(&s->received, 1, __ATOMIC_SEQ_CST);
+                REQUIRE(psyne_release(c, &m) == 0);
+        }
+        REQUIRE(r == -EPIPE);
+        (void)psyne_consumer_close(c);
+        (void)psyne_close(ch);
+        return 0;
+}
+
+/* The receiver is killed and started again, five times; the sender notices nothing but that it has to wait. */
+static int receiver_dies(void) {
+        struct psyne_channel *ch;
+        struct psyne_producer *p;
+        char uri[128];
+        uint32_t n = 0;
+        pid_t pid = start(follow, "tcp://:%u/links?size=64K", 0);
+
+        REQUIRE(until_port() == 0);
+        snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%u/links?size=64K&resume=20s", s->port);
+        REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_producer_open(ch, NULL, &p) == 0);
+        for (unsigned round = 0; round <= 5; round++) {
+                uint64_t had = __atomic_load_n(&s->received, __ATOMIC_SEQ_CST);
+                int64_t until = now_ns() + WATCHDOG_NS;
+
+                while (__atomic_load_n(&s->received, __ATOMIC_SEQ_CST) < had + 5000) {
+                        REQUIRE(psyne_send(p, n++, "0123456789", 10, WATCHDOG_NS) == 0);
+                        REQUIRE(now_ns() < until);
+                }
+                if (round == 5)
+                        break;
+                kill(pid, SIGKILL);
+                (void)waitpid(pid, NULL, 0);
+                pid = start(follow, "tcp://:%u/links?size=64K", 0);
+        }
+        REQUIRE(psyne_producer_close(p) == 0);
+        (void)psyne_close(ch);
+        REQUIRE(child_wait(pid, WATCHDOG_NS) == 0);
+        REQUIRE(s->last == n - 1);
+        return 0;
+}
+
+static int send_and_wait(const char *format, unsigned unused) {
+        struct psyne_channel *ch;
+        struct psyne_producer *p;
+        char uri[128];
+
+        (void)unused;
+        REQUIRE(until_port() == 0);
+        snprintf(uri, sizeof(uri), format, s->port);
+        REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_producer_open(ch, NULL, &p) == 0);
+        for (uint32_t n = 0; n < 100; n++)
+                REQUIRE(psyne_send(p, n, "x", 1, WATCHDOG_NS) == 0);
+        REQUIRE(psyne_flush(p, WATCHDOG_NS) == 0);
+        __atomic_store_n(&s->step, 1, __ATOMIC_SEQ_CST);
+        for (;;)
+                pause();
+}
+
+/* What a sender that died had sent is received, and then it is gone. Another may come. */
+static int sender_dies(void) {
+        struct psyne_channel *ch;
+        struct psyne_consumer *c;
+        struct psyne_msg m;
+        int64_t at;
+        pid_t pid;
+
+        REQUIRE(psyne_open("tcp://:0/links?resume=300ms", NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &c) == 0);
+        tell_port(ch);
+        for (unsigned round = 0; round < 3; round++) {
+                s->step = 0;
+                pid = start(send_and_wait, "tcp://127.0.0.1:%u/links", 0);
+                for (int64_t until = now_ns() + WATCHDOG_NS; !__atomic_load_n(&s->step, __ATOMIC_SEQ_CST); breathe())
+                        REQUIRE(now_ns() < until);
+                kill(pid, SIGKILL);
+                (void)waitpid(pid, NULL, 0);
+                for (uint32_t n = 0; n < 100; n++) {
+                        REQUIRE(psyne_recv(c, &m, WATCHDOG_NS) == 0 && m.type == n);
+                        REQUIRE(psyne_release(c, &m) == 0);
+                }
+                at = now_ns();
+                REQUIRE(psyne_recv(c, &m, WATCHDOG_NS) == -EPIPE);
+                printf("sender-dies: gone after %.0f ms\n", (double)(now_ns() - at) / 1e6);
+        }
+        REQUIRE(psyne_consumer_close(c) == 0);
+        (void)psyne_close(ch);
+        return 0;
+}
+
+/* A child has nothing of it, and does not keep it alive. */
+static int forks(void) {
+        struct psyne_channel *ch;
+        struct psyne_consumer *c;
+        struct psyne_msg m;
+        pid_t child, sender;
+        int r;
+
+        REQUIRE(psyne_open("tcp://:0/links", NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &c) == 0);
+        tell_port(ch);
+        sender = start(send_all, "tcp://127.0.0.1:%u/links", 0);
+        REQUIRE(psyne_recv(c, &m, WATCHDOG_NS) == 0 && psyne_release(c, &m) == 0);
+        child = fork();
+        if (child == 0) {
+                struct psyne_channel *own;
+
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
+                r = psyne_recv(c, &m, PSYNE_NOWAIT) == -EOWNERDEAD && psyne_port(ch) == 0 &&
+                                    psyne_open("tcp://:0/child", NULL, &own) == 0 && psyne_port(own) > 0
+                            ? 0
+                            : 1;
+                (void)psyne_close(own);
+                (void)psyne_consumer_close(c);
+                (void)psyne_close(ch);
+                if (r)
+                        _exit(1);
+                for (;;)
+                        pause();
+        }
+        for (uint32_t n = 1; n < N; n++)
+                REQUIRE(psyne_recv(c, &m, WATCHDOG_NS) == 0 && m.type == n && psyne_release(c, &m) == 0);
+        REQUIRE(psyne_recv(c, &m, WATCHDOG_NS) == -EPIPE);
+        REQUIRE(child_wait(sender, WATCHDOG_NS) == 0);
+        REQUIRE(psyne_consumer_close(c) == 0);
+        (void)psyne_close(ch);
+        REQUIRE(waitpid(child, &r, WNOHANG) == 0);
+        kill(child, SIGKILL);
+        (void)waitpid(child, NULL, 0);
+        return 0;
+}
+
+static const struct {
+        const char *name;
+        int (*run)(void);
+} cases[] = {{"many", many},     {"ipv6", ipv6},  {"names", names}, {"plain", plain},
+        {"polled", polled},      {"receiver-dies", receiver_dies},  {"sender-dies", sender_dies}, {"forks", forks}};
+
+int main(int argc, char **argv) {
+        int failed = 0;
+
+        s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (s == MAP_FAILED)
+                return 1;
+        setvbuf(stdout, NULL, _IOLBF, 0);
+        for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+                pid_t pid;
+                int r;
+
+                if (argc > 1 && strcmp(argv[1], cases[i].name))
+                        continue;
+                memset(s, 0, sizeof(*s));
+                fflush(NULL);
+                pid = fork(); /* an engine is a choice of the whole process */
+                if (pid == 0) {
+                        prctl(PR_SET_PDEATHSIG, SIGKILL);
+                        _exit(cases[i].run() ? 1 : 0);
+                }
+                r = child_wait(pid, 6 * WATCHDOG_NS);
+                printf("%-14s %s\n", cases[i].name, r ? "FAIL" : "PASS");
+                failed |= r;
+        }
+        printf("%s\n", failed ? "FAIL" : "PASS");
+        return failed != 0;
+}

@@ -1,0 +1,81 @@
+/* See wire.h. */
+#include "uring/wire.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "uring/park.h"
+#include "uring/wire-ring.h"
+
+struct wire {
+        struct wire_ring *ring; /* NULL: by the plain calls */
+};
+
+int wire_new(struct wire **ret) {
+        struct wire *w = calloc(1, sizeof(*w));
+
+        if (!w)
+                return -ENOMEM;
+        if (park_uring_allowed() && wire_ring_new(&w->ring) < 0)
+                w->ring = NULL;
+        *ret = w;
+        return 0;
+}
+
+struct wire *wire_free(struct wire *w) {
+        if (w)
+                wire_ring_free(w->ring);
+        free(w);
+        return NULL;
+}
+
+bool wire_is_uring(const struct wire *w) {
+        return w->ring;
+}
+
+/* A ring is one thread's: another than made it, or used it last, makes its own. */
+static bool moved(struct wire *w, ssize_t r) {
+        if (r != -EEXIST)
+                return false;
+        w->ring = wire_ring_free(w->ring);
+        if (wire_ring_new(&w->ring) < 0)
+                w->ring = NULL;
+        return true;
+}
+
+ssize_t wire_send(struct wire *w, int fd, const struct iovec *v, unsigned n) {
+        const struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = n};
+        ssize_t r;
+
+        do
+                if (w->ring)
+                        r = wire_ring_send(w->ring, fd, &m);
+                else {
+                        r = sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+                        r = r < 0 ? -errno : r;
+                }
+        while (r == -EINTR || moved(w, r));
+        return r;
+}
+
+ssize_t wire_receive(struct wire *w, int fd, const struct iovec *v, unsigned n) {
+        struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = n};
+        ssize_t r;
+
+        do
+                if (w->ring)
+                        r = wire_ring_receive(w->ring, fd, &m);
+                else {
+                        r = recvmsg(fd, &m, MSG_DONTWAIT);
+                        r = r < 0 ? -errno : r;
+                }
+        while (r == -EINTR || moved(w, r));
+        return r;
+}
+
+void wire_after_fork_child(struct wire *w) {
+        if (w->ring)
+                w->ring = wire_ring_forget(w->ring);
+}
