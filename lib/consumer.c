@@ -257,6 +257,11 @@ enum ready consumer_ready(struct psyne_consumer *c) {
         struct psyne_msg m;
         int r;
 
+        if (c->of_link) { /* it takes in another way, and padding with it */
+                if (walk_refresh(c) == 0 && walk_ready(c) >= 0)
+                        return READY_GO;
+                return channel_stop_state(c->channel) == 2 ? READY_STOPPED : READY_NOT;
+        }
         if (c->told_later)
                 return READY_GO;
         /* In a shared group what is taken is taken from the others: only who comes for it may do so. */

@@ -10,6 +10,7 @@
 
 #define DIRECT_BYTES 16384u /* so much that is still to come of a frame goes straight into the ring */
 #define ACCEPT_AT_ONCE 16
+#define TURN_BYTES (1u << 20) /* that one connection is read before others have their turn */
 
 /* ---- connections ------------------------------------------------------------------------------------------------- */
 
@@ -25,8 +26,6 @@ static void inbound_drop_socket(struct inbound *in) {
 
 /* It waits for room no more. */
 static void inbound_eat(struct inbound *in) {
-        if (!in->starved)
-                return;
         in->starved = false;
         if (in->writer.events)
                 (void)psyne_waitset_remove(in->link->links->set, &in->writer);
@@ -89,13 +88,14 @@ static struct inbound *oldest_caller(const struct link *l) {
         return oldest;
 }
 
-void inbound_accept(struct link *l, int listener) {
+int inbound_accept(struct link *l, int listener) {
         for (unsigned i = 0; i < ACCEPT_AT_ONCE; i++) {
                 struct inbound *in;
-                int fd;
+                int fd, r;
 
-                if (net_accept(listener, &l->options, &fd) < 0)
-                        return;
+                r = net_accept(listener, &l->options, &fd);
+                if (r < 0)
+                        return r == -EAGAIN ? 0 : r;
                 if (l->n_callers >= LINK_CALLERS_MAX)
                         inbound_hang_up(oldest_caller(l), "others wait");
                 in = calloc(1, sizeof(*in));
@@ -112,6 +112,7 @@ void inbound_accept(struct link *l, int listener) {
                 l->n_callers++;
                 link_watch(l, &in->socket, fd, EPOLLIN);
         }
+        return 0;
 }
 
 /* ---- who is it? --------------------------------------------------------------------------------------------------- */
@@ -142,6 +143,23 @@ static bool room_look(struct inbound *in) {
         t->need = 0;
         link_rx_freed(&in->rx, t->hot.tail + bulk_room(t) - in->rx.ring_bytes - in->shift);
         return in->rx.floor != before;
+}
+
+/* A session that is long gone makes room for a new one. */
+static bool forget_oldest(struct link *l) {
+        struct inbound *oldest = NULL;
+
+        for (struct inbound *in = l->in; in; in = in->next)
+                if (in->session && in->fd < 0 && !in->p)
+                        oldest = in;
+        if (oldest)
+                inbound_free(oldest);
+        return oldest;
+}
+
+/* In our own words: what stands in the way here is nobody else's business. */
+static void refuse_start(struct inbound *in, int r) {
+        link_rx_refuse(&in->rx, r, r == -EBUSY ? "another sender is there, and one is all it takes" : strerror(-r));
 }
 
 static void inbound_called(struct inbound *in) {
@@ -177,11 +195,11 @@ static void inbound_called(struct inbound *in) {
                 refuse_difference(in, "size", h->ring_bytes, c->ring_bytes);
                 return;
         }
-        if (!before && l->n_sessions >= LINK_SESSIONS_MAX) {
+        if (!before && l->n_sessions >= LINK_SESSIONS_MAX && !forget_oldest(l)) {
                 link_rx_refuse(&in->rx, -EUSERS, "too many links on this channel");
                 return;
         }
-        in->stage = before ? before->stage : malloc(LINK_STAGE_BYTES);
+        in->stage = before && before->stage ? before->stage : malloc(LINK_STAGE_BYTES);
         if (!in->stage) {
                 link_rx_refuse(&in->rx, -ENOMEM, "no memory for a link");
                 return;
@@ -189,11 +207,22 @@ static void inbound_called(struct inbound *in) {
         if (before) { /* the lane goes on where it stands */
                 uint64_t got = before->rx.has_lane ? before->rx.got : LINK_NOWHERE;
 
-                before->stage = NULL;
+                if (before->stage == in->stage)
+                        before->stage = NULL;
                 in->p = before->p;
                 in->shift = before->shift;
                 in->closed = before->closed;
                 before->p = NULL;
+                if (got != LINK_NOWHERE && !in->p && !in->closed) { /* its lane ended while it was away: here is another */
+                        int r = link_writer_open(l->channel, &in->p);
+
+                        if (r < 0) {
+                                in->p = NULL;
+                                refuse_start(in, r);
+                                return;
+                        }
+                        in->shift = in->p->tx.hot.tail - got;
+                }
                 inbound_free(before);
                 link_rx_welcome(&in->rx, c->ring_bytes, got);
                 if (in->p)
@@ -211,7 +240,7 @@ static void inbound_started(struct inbound *in) {
 
         if (r < 0) {
                 in->p = NULL;
-                link_rx_refuse(&in->rx, r, error_get());
+                refuse_start(in, r);
                 in->ending = true;
                 return;
         }
@@ -239,6 +268,8 @@ static int inbound_arrived(struct inbound *in, int64_t now) {
         const unsigned char *at = bulk_tail(&p->tx);
         uint32_t crc = link_crc32c(0, &in->first, sizeof(in->first));
 
+        if (bulk_room(&p->tx) < in->rx.now.bytes) /* a wait for room takes the cached limit back */
+                (void)room_look(in);
         crc = link_crc32c(crc, at + sizeof(in->first), in->rx.now.bytes - sizeof(in->first));
         if (crc != in->rx.now.crc || bulk_land(&p->tx, in->rx.now.bytes, in->first) < 0) {
                 in->link->damaged++;
@@ -269,7 +300,7 @@ static int inbound_step(struct inbound *in, int event, int64_t now) {
                         (void)psyne_stop(in->link->channel, in->rx.stopped == 2 ? PSYNE_ABORT : PSYNE_DRAIN);
                 return 0;
         default:
-                return event < 0 ? event : in->rx.frame_left && !in->p ? -EPROTO : 0; /* more of a lane that has ended */
+                return event < 0 ? event : in->rx.frame_left && (!in->p || in->closed) ? -EPROTO : 0; /* more of a lane that has ended */
         }
 }
 
@@ -303,15 +334,15 @@ static int inbound_feed(struct inbound *in, int64_t now) {
 static int inbound_receive(struct inbound *in, int64_t now) {
         struct wire *wire = in->link->links->wire;
 
-        for (;;) {
+        for (size_t all = 0;;) {
                 struct link_into into;
                 struct iovec v[2];
                 size_t direct = 0;
                 ssize_t n;
                 int r;
 
-                if (in->ending)
-                        return 0;
+                if (in->ending || all > TURN_BYTES || in->rx.ack_at_ns <= now)
+                        return 0; /* what is there stays there: others have their turn, and who sent it its answer */
                 link_rx_want(&in->rx, &into);
                 if (!into.n && in->rx.frame_left && room_look(in))
                         link_rx_want(&in->rx, &into);
@@ -332,6 +363,7 @@ static int inbound_receive(struct inbound *in, int64_t now) {
                         return 0;
                 if (n <= 0)
                         return n ? (int)n : -ENOTCONN;
+                all += (size_t)n;
                 if (!in->stage || direct) {
                         size_t there = direct && (size_t)n > direct ? direct : (size_t)n;
 
@@ -375,7 +407,7 @@ static void inbound_watch(struct inbound *in) {
         struct link *l = in->link;
 
         link_watch(l, &in->socket, in->fd, (in->starved || in->ending ? 0 : EPOLLIN) | (in->blocked ? EPOLLOUT : 0));
-        if (in->starved && !in->writer.events) {
+        if (in->starved && !in->hopeless && !in->writer.events) {
                 in->p->asked = in->rx.now.bytes + in->p->tx.hot.align;
                 in->writer.events = 1;
                 (void)psyne_waitset_add(l->links->set, psyne_producer_endpoint(in->p), &in->writer);
@@ -388,10 +420,13 @@ static void inbound_go(struct inbound *in, int64_t now) {
 
         if (in->dead || in->fd < 0)
                 return;
+        inbound_eat(in);
         if (in->stage_from != in->stage_to)
                 r = inbound_feed(in, now);
         if (r == 0 && in->stage_from == in->stage_to)
                 r = inbound_receive(in, now);
+        else
+                in->starved = in->rx.frame_left != 0;
         if (r == 0 || r == -ENOTCONN) {
                 int answered;
 
@@ -424,14 +459,31 @@ void inbound_event(struct inbound *in) {
         inbound_go(in, clock_ns());
 }
 
-void inbound_writable(struct inbound *in) {
+void inbound_writable(struct inbound *in, uint32_t what) {
+        if (in->dead)
+                return;
+        in->hopeless = what != PSYNE_EVENT_WRITABLE; /* until a reader comes: the tick will see */
         inbound_eat(in);
+        in->starved = in->hopeless;
         inbound_go(in, clock_ns());
 }
 
 /* A sender that said goodbye: its lane ends for its readers, once there is one to read the rest of it. */
 static bool may_end(const struct inbound *in) {
         return link_readers(in->link->channel) > 0 || lane_tx_free_position(&in->p->tx, true) == in->p->tx.hot.tail;
+}
+
+/* Not heard of for so long: its lane ends, but what had come of it does not come twice, should it come again. */
+static void inbound_expire(struct inbound *in) {
+        if (in->p && !may_end(in))
+                return; /* what was acknowledged waits for a reader */
+        if (in->p)
+                (void)psyne_producer_close(in->p);
+        in->p = NULL;
+        free(in->stage);
+        in->stage = NULL;
+        if (in->closed)
+                inbound_free(in);
 }
 
 void inbound_tick(struct link *l, int64_t now) {
@@ -450,12 +502,17 @@ void inbound_tick(struct link *l, int64_t now) {
                 if (in->fd < 0) {
                         if (now < in->lost_ns + l->resume_ns)
                                 link_due(l, in->lost_ns + l->resume_ns);
-                        else if (!in->closed || !in->p)
-                                inbound_free(in);
+                        else
+                                inbound_expire(in);
                         continue;
                 }
-                if (in->rx.readers != readers || in->rx.stop != channel_stop_state(l->channel) || now >= link_rx_due_ns(&in->rx))
+                if (in->rx.state == LINK_OPEN && (in->rx.readers != readers || in->rx.stop != channel_stop_state(l->channel))) {
+                        in->hopeless = false;
                         inbound_go(in, now);
+                } else if (now >= link_rx_due_ns(&in->rx))
+                        inbound_go(in, now);
+                else
+                        inbound_watch(in);
         }
         for (struct inbound *in = l->in; in; in = in->next)
                 link_due(l, link_rx_due_ns(&in->rx));

@@ -13,6 +13,7 @@
 #define CONNECT_WITHIN_NS 5000000000ll
 #define RETRY_FIRST_NS 1000000ll
 #define RETRY_MOST_NS 250000000ll
+#define TURNS_MOST 64u /* reads of one connection before others have their turn */
 
 static const uint32_t group_of_link = 0; /* the default one: a sending end has no other */
 
@@ -134,16 +135,27 @@ static void outbound_commit(struct outbound *o, struct lane_rx *x) {
         uint64_t ring = o->tx.hello.ring_bytes, most = ring / 4 < LINK_FRAME_BYTES ? ring / 4 : LINK_FRAME_BYTES;
         int64_t n = bulk_span(x, o->tx.sent, most);
 
+        if (n == -EBADMSG && !o->tx.has_end) { /* nothing behind it can be believed */
+                uint32_t active = LAYOUT_ACTIVE;
+
+                __atomic_compare_exchange_n(&o->link->channel->view.lanes[o->lane].state, &active, LAYOUT_DAMAGED, false,
+                        __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+                link_tx_close(&o->tx, o->tx.sent);
+                wake_everyone(o->link->channel);
+        }
         if (n <= 0)
-                return; /* one that is damaged: the reader's own look sets the lane aside */
+                return;
+        if (o->tx.sent == o->tx.acked)
+                o->progress_ns = clock_ns();
         if (o->tx.sent + (uint64_t)n - x->hot.released > x->hot.taken - x->hot.released)
                 bulk_take(x, o->tx.sent + (uint64_t)n);
         link_tx_commit(&o->tx, o->tx.sent + (uint64_t)n);
 }
 
-/* While the socket is full, what is committed is taken all the same: the reader is not woken for it again and again. */
-static void outbound_take_all(struct lane_rx *x) {
-        int64_t n = bulk_span(x, x->hot.taken, x->hot.mask + 1);
+/* What cannot be sent now is taken all the same: the reader is not woken for it again and again. */
+static void take_what_waits(struct outbound *o) {
+        struct lane_rx *x = place_of(o);
+        int64_t n = x ? bulk_span(x, x->hot.taken, x->hot.mask + 1) : 0;
 
         if (n > 0)
                 bulk_take(x, x->hot.taken + (uint64_t)n);
@@ -163,6 +175,10 @@ static void outbound_send(struct outbound *o, int64_t now) {
                         outbound_commit(o, x);
                 if (!link_tx_out(&o->tx, &out))
                         break;
+                if (out.span_bytes && !x) { /* nobody has the place where it lies any more */
+                        outbound_lost(o, now);
+                        return;
+                }
                 if (out.head_bytes)
                         v[n++] = (struct iovec){(void *)(uintptr_t)out.head, out.head_bytes};
                 if (out.span_bytes)
@@ -170,9 +186,6 @@ static void outbound_send(struct outbound *o, int64_t now) {
                 r = wire_send(o->link->links->wire, o->fd, v, n);
                 if (r == -EAGAIN) {
                         o->blocked = true;
-                        if (x)
-                                outbound_take_all(x);
-                        link_watch(o->link, &o->socket, o->fd, EPOLLIN | EPOLLOUT);
                         return;
                 }
                 if (r < 0) {
@@ -181,10 +194,7 @@ static void outbound_send(struct outbound *o, int64_t now) {
                 }
                 link_tx_wrote(&o->tx, (size_t)r);
         }
-        if (o->blocked && o->fd >= 0) {
-                o->blocked = false;
-                link_watch(o->link, &o->socket, o->fd, EPOLLIN);
-        }
+        o->blocked = false;
 }
 
 /* The other end has it. */
@@ -193,6 +203,8 @@ static void outbound_acknowledged(struct outbound *o) {
 
         if (!x || !o->tx.has_lane || o->tx.acked - x->hot.released > x->hot.mask + 1 || o->tx.acked == x->hot.released)
                 return;
+        o->progress_ns = clock_ns();
+        o->attempts = 0;
         if (o->tx.acked - x->hot.released > x->hot.taken - x->hot.released)
                 bulk_take(x, o->tx.acked); /* by the reader before this one */
         bulk_release(x, o->tx.acked);
@@ -200,11 +212,22 @@ static void outbound_acknowledged(struct outbound *o) {
         wake_producers(o->link->reader);
 }
 
+/* What the other end says is what somebody wrote into a socket. */
+static void make_printable(char *text) {
+        for (; *text; text++)
+                if ((unsigned char)*text < 0x20 || (unsigned char)*text > 0x7e)
+                        *text = '?';
+}
+
+static bool is_refusal(int r) {
+        return r == -ENOENT || r == -EMEDIUMTYPE || r == -EUSERS || r == -ENOMEM || r == -EACCES || r == -ESHUTDOWN || r == -ENOTSUP;
+}
+
 static void outbound_receive(struct outbound *o, int64_t now) {
         struct link *l = o->link;
         unsigned char bytes[1024];
 
-        for (;;) {
+        for (unsigned turns = 0; turns < TURNS_MOST; turns++) {
                 const struct iovec v = {bytes, sizeof(bytes)};
                 ssize_t n = wire_receive(l->links->wire, o->fd, &v, 1);
                 enum link_state before = o->tx.state;
@@ -218,7 +241,8 @@ static void outbound_receive(struct outbound *o, int64_t now) {
                 }
                 r = link_tx_read(&o->tx, bytes, (size_t)n);
                 if (before == LINK_MEETING && o->tx.state == LINK_OPEN) {
-                        o->attempts = 0;
+                        if (!o->taken) /* else: once something has arrived */
+                                o->attempts = 0;
                         l->refused = 0;
                 }
                 if (o->tx.readers) /* another process may be there before its reader is */
@@ -228,8 +252,9 @@ static void outbound_receive(struct outbound *o, int64_t now) {
                         (void)psyne_stop(l->channel, o->tx.stopped == 2 ? PSYNE_ABORT : PSYNE_DRAIN);
                 if (r < 0) {
                         if (o->tx.state == LINK_ENDED) { /* refused */
+                                make_printable(o->tx.refusal.sentence);
                                 if (r != -EBUSY && r != -EPIPE) {
-                                        l->refused = r;
+                                        l->refused = is_refusal(r) ? r : -EPROTO;
                                         snprintf(l->refusal, sizeof(l->refusal), "%s", o->tx.refusal.sentence);
                                         __atomic_fetch_add(&l->channel->view.header->peers_event, 1, __ATOMIC_RELEASE);
                                         (void)park_wake_signal_safe(&l->channel->view.header->peers_event, INT32_MAX);
@@ -288,14 +313,22 @@ static void reader_watch(struct link *l) {
                 (void)psyne_waitset_remove(l->links->set, &l->reading);
 }
 
+/* Bytes that the other end will acknowledge. If it has no reader and a full ring, it will not. */
+static bool is_underway(const struct outbound *o, int64_t now) {
+        if (!o->taken || o->fd < 0 || o->tx.state != LINK_OPEN || (o->tx.sent == o->tx.acked && !o->tx.head_left && !o->tx.span_left))
+                return false;
+        link_due(o->link, o->progress_ns + o->link->resume_ns > now ? o->progress_ns + o->link->resume_ns : CLOCK_FOREVER);
+        return now < o->progress_ns + o->link->resume_ns;
+}
+
 /* As many as there are readers at the other end: one, or none. */
 static void reader_follow(struct link *l, int64_t now) {
         bool wanted = false, underway = false;
 
         for (struct outbound *o = l->out; o; o = o->next) {
                 wanted |= o->tx.readers > 0 || (l->reader && o->lost_ns && now < o->lost_ns + l->resume_ns && o->taken);
-                underway |= o->taken && o->fd >= 0 && o->tx.state == LINK_OPEN && (o->tx.sent != o->tx.acked || o->tx.head_left);
-                if (l->reader && o->lost_ns && o->taken)
+                underway |= is_underway(o, now);
+                if (l->reader && o->lost_ns && o->taken && now < o->lost_ns + l->resume_ns)
                         link_due(l, o->lost_ns + l->resume_ns);
         }
         if (wanted && !l->reader) {
@@ -303,6 +336,9 @@ static void reader_follow(struct link *l, int64_t now) {
                         l->reader = NULL;
                 l->reader_rests = false;
         } else if (!wanted && l->reader && !underway) {
+                for (struct outbound *o = l->out; o; o = o->next) /* a frame that is stuck halfway: WELCOME will say where */
+                        if (o->taken && o->tx.state == LINK_OPEN && (o->tx.sent != o->tx.acked || o->tx.span_left))
+                                outbound_lost(o, now);
                 l->reading.events = 0; /* it leaves the set as it closes */
                 (void)psyne_consumer_close(l->reader);
                 l->reader = NULL;
@@ -389,13 +425,25 @@ static void outbound_outlive(struct outbound *o) {
         link_due(o->link, clock_ns() + RETRY_MOST_NS);
 }
 
+/* A drain is told when everything has arrived that was sent before it, over whatever connection; an abort at once. */
+static uint64_t stop_to_tell(const struct link *l) {
+        uint32_t stop = channel_stop_state(l->channel);
+
+        for (const struct outbound *o = l->out; stop == 1 && o; o = o->next)
+                if (o->taken && o->tx.state != LINK_ENDED && o->tx.acked != layout_lane_tail(&l->channel->view.lanes[o->lane]))
+                        return 0;
+        return stop;
+}
+
 void outbound_tick(struct link *l, int64_t now) {
         struct outbound *next;
+        uint64_t stop;
 
         find_lanes(l);
         reader_follow(l, now);
         if (l->reader)
                 (void)walk_refresh(l->reader);
+        stop = stop_to_tell(l);
         for (struct outbound *o = l->out; o; o = next) {
                 next = o->next;
                 if (o->tx.state == LINK_ENDED) {
@@ -406,10 +454,14 @@ void outbound_tick(struct link *l, int64_t now) {
                         if (now >= o->retry_ns && (l->life == LINK_LIVES || o->taken)) /* one that leaves has that to send */
                                 outbound_connect(o, now);
                         if (o->fd < 0) {
-                                link_due(l, o->retry_ns);
+                                if (l->life == LINK_LIVES || o->taken)
+                                        link_due(l, o->retry_ns);
+                                take_what_waits(o);
                                 continue;
                         }
                 }
+                if (o->taken && o->tx.state == LINK_OPEN)
+                        outbound_acknowledged(o); /* by a reader before this one, perhaps */
                 if (link_tx_tick(&o->tx, now) < 0) {
                         outbound_lost(o, now);
                         link_due(l, o->retry_ns);
@@ -417,10 +469,14 @@ void outbound_tick(struct link *l, int64_t now) {
                 }
                 if (o->taken && o->tx.state == LINK_OPEN)
                         look_for_end(o);
-                link_tx_stop(&o->tx, channel_stop_state(l->channel));
+                link_tx_stop(&o->tx, stop);
                 if (!o->blocked || o->writable)
                         outbound_send(o, now);
                 o->writable = false;
+                if (o->fd >= 0)
+                        link_watch(l, &o->socket, o->fd, o->connecting ? EPOLLOUT : o->blocked ? EPOLLIN | EPOLLOUT : EPOLLIN);
+                if (o->blocked || o->tx.state != LINK_OPEN)
+                        take_what_waits(o);
                 link_due(l, o->fd >= 0 ? o->tx.deadline_ns : o->retry_ns);
         }
         if (l->reader)
@@ -429,10 +485,21 @@ void outbound_tick(struct link *l, int64_t now) {
 }
 
 bool outbound_is_through(const struct link *l) {
+        uint64_t stop = stop_to_tell(l);
+
         for (const struct outbound *o = l->out; o; o = o->next)
-                if (o->taken && o->tx.state != LINK_ENDED)
+                if ((o->taken && o->tx.state != LINK_ENDED) ||
+                        (o->tx.state == LINK_OPEN && (o->tx.said_stop < stop || o->tx.head_left)))
                         return false;
         return true;
+}
+
+uint64_t outbound_acked(const struct link *l) {
+        uint64_t sum = 0;
+
+        for (const struct outbound *o = l->out; o; o = o->next)
+                sum += o->tx.acked;
+        return sum;
 }
 
 void outbound_free_all(struct link *l) {

@@ -10,7 +10,8 @@
 #include <sys/random.h>
 
 #define EVENTS_AT_ONCE 32
-#define LEAVE_WITHIN_NS 1000000000ll /* for the other end to hear goodbye */
+#define LEAVE_WITHIN_NS 1000000000ll /* without progress: for the other end to have it all, and hear goodbye */
+#define USER_TIMEOUT_MS 25000u       /* a host that vanished with bytes of ours under way; as long as keepalive takes else */
 
 static pthread_mutex_t links_lock = PTHREAD_MUTEX_INITIALIZER; /* process_links; before any links' lock */
 static struct links *process_links;
@@ -57,8 +58,10 @@ static void event(const struct psyne_event *e) {
                 struct link *l = w->of;
 
                 for (unsigned i = 0; i < l->n_listeners; i++)
-                        if (&l->listeners[i].watched == w)
-                                inbound_accept(l, l->listeners[i].fd);
+                        if (&l->listeners[i].watched == w && inbound_accept(l, l->listeners[i].fd) < 0) {
+                                link_watch(l, w, l->listeners[i].fd, 0); /* it would stay readable */
+                                l->deaf_ns = clock_ns() + 100000000;
+                        }
                 break;
         }
         case WATCHED_OUTBOUND:
@@ -71,7 +74,7 @@ static void event(const struct psyne_event *e) {
                 outbound_reader_event(w->of, e->what);
                 break;
         case WATCHED_WRITER:
-                inbound_writable(w->of);
+                inbound_writable(w->of, e->what);
                 break;
         }
 }
@@ -89,16 +92,22 @@ static void link_end(struct link *l) {
 }
 
 static void tick(struct link *l, int64_t now) {
-        if (l->life == LINK_BORN) {
+        if (l->life == LINK_BORN)
+                l->life = LINK_LIVES;
+        if (now < l->deaf_ns)
+                link_due(l, l->deaf_ns);
+        else
                 for (unsigned i = 0; i < l->n_listeners; i++)
                         link_watch(l, &l->listeners[i].watched, l->listeners[i].fd, EPOLLIN);
-                l->life = LINK_LIVES;
-        }
         if (l->listens)
                 inbound_tick(l, now);
         else
                 outbound_tick(l, now);
         if (l->life == LINK_LEAVES) {
+                if (outbound_acked(l) != l->left_acked) { /* it moves */
+                        l->left_acked = outbound_acked(l);
+                        l->leave_ns = now + LEAVE_WITHIN_NS;
+                }
                 if (l->listens || outbound_is_through(l) || now >= l->leave_ns)
                         link_end(l);
                 else
@@ -139,7 +148,7 @@ static int turn(struct links *s, int64_t deadline_ns) {
         if (gone)
                 pthread_cond_broadcast(&s->gone);
         pthread_mutex_unlock(&s->lock);
-        return n < 0 ? 0 : n;
+        return n == -EINTR ? n : n < 0 ? 0 : n;
 }
 
 static void *links_run(void *arg) {
@@ -209,11 +218,15 @@ static void links_use_no_more(struct links *s) {
 /* ---- a channel's view ------------------------------------------------------------------------------------------------ */
 
 static int listen_everywhere(struct link *l) {
-        for (unsigned i = 0; i < l->n_addresses; i++) {
-                int r = net_listen(&l->addresses[i], &l->options, &l->listeners[l->n_listeners].fd);
+        int r = -EADDRNOTAVAIL;
 
-                if (r < 0)
-                        return r;
+        for (unsigned i = 0; i < l->n_addresses; i++) {
+                int e = net_listen(&l->addresses[i], &l->options, &l->listeners[l->n_listeners].fd);
+
+                if (e < 0) { /* a name may have an address that is not ours, or of a family that is off */
+                        r = e;
+                        continue;
+                }
                 l->listeners[l->n_listeners].watched = (struct watched){.what = WATCHED_LISTENER, .of = l};
                 if (!l->port)
                         l->port = net_port(l->listeners[l->n_listeners].fd);
@@ -221,7 +234,7 @@ static int listen_everywhere(struct link *l) {
                 if (i + 1 < l->n_addresses) /* port 0: all on the one that the first was given */
                         net_set_port(&l->addresses[i + 1], l->port);
         }
-        return 0;
+        return l->n_listeners ? 0 : r;
 }
 
 int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode) {
@@ -235,7 +248,7 @@ int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode) {
                 .channel = ch,
                 .listens = u->role == URI_ROLE_LISTEN,
                 .mode = mode,
-                .options = {.send_buffer = u->send_buffer, .receive_buffer = u->receive_buffer},
+                .options = {.send_buffer = u->send_buffer, .receive_buffer = u->receive_buffer, .user_timeout_ms = USER_TIMEOUT_MS},
                 .resume_ns = uri_has(u, URI_RESUME) ? (int64_t)u->resume_ns : LINK_RESUME_DEFAULT_NS,
                 .reading = {.what = WATCHED_READER},
         };
@@ -346,7 +359,13 @@ uint64_t link_readers(const struct psyne_channel *ch) {
 }
 
 int link_poll(struct psyne_channel *ch, int64_t timeout_ns) {
-        return turn(ch->link->links, timeout_ns == PSYNE_NOWAIT ? 0 : clock_deadline_ns(timeout_ns));
+        int64_t deadline = timeout_ns == PSYNE_NOWAIT ? 0 : clock_deadline_ns(timeout_ns);
+        int n;
+
+        do
+                n = turn(ch->link->links, deadline);
+        while (n == 0 && deadline && clock_ns() < deadline); /* its own timers are nobody's events */
+        return n;
 }
 
 int link_takes(const struct psyne_channel *ch, bool producer) {

@@ -45,6 +45,7 @@ struct outbound {
         uint32_t lane, generation;
         unsigned attempts;           /* since it was last up */
         unsigned address;            /* the next to be tried */
+        int64_t progress_ns;         /* when something was acknowledged last, or the first of it sent */
         int64_t retry_ns, lost_ns;   /* lost: 0 since it was told of readers */
         uint64_t connections;
 };
@@ -59,6 +60,7 @@ struct inbound {
         int fd;                      /* -1: lost, and waited for */
         bool blocked;                /* its answers are */
         bool starved;                /* there is no room in its lane */
+        bool hopeless;               /* ... and nobody to make some */
         bool ending;                 /* the connection is over once what it has to say is said */
         bool closed;                 /* its sender said goodbye */
         bool dead;
@@ -87,6 +89,8 @@ struct link {
 
         enum link_life life;         /* lock */
         int64_t leave_ns;
+        uint64_t left_acked;         /* while it leaves: how far the other end had come */
+        int64_t deaf_ns;             /* nobody can be accepted before that; 0: they can */
         struct {
                 struct watched watched;
                 int fd;
@@ -130,12 +134,13 @@ void outbound_tick(struct link *l, int64_t now);
 void outbound_event(struct outbound *o, uint32_t events);
 void outbound_reader_event(struct link *l, uint32_t what);
 bool outbound_is_through(const struct link *l); /* nothing of ours is on its way */
+uint64_t outbound_acked(const struct link *l);  /* rises while something arrives */
 void outbound_free_all(struct link *l);
 
 /* link-in.c */
-void inbound_accept(struct link *l, int listener);
+int inbound_accept(struct link *l, int listener); /* -errno: no descriptor, or no memory */
 void inbound_tick(struct link *l, int64_t now);
 void inbound_event(struct inbound *in);
-void inbound_writable(struct inbound *in);
+void inbound_writable(struct inbound *in, uint32_t what);
 void inbound_free_all(struct link *l);
 #endif

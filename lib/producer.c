@@ -199,7 +199,7 @@ int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_op
 
 /* A session's. What its sender closed ends for its readers, too: it does not wait for them. */
 int link_writer_open(struct psyne_channel *ch, struct psyne_producer **ret) {
-        static const struct psyne_producer_opts opts = {.struct_size = sizeof(opts), .linger_ns = 1};
+        static const struct psyne_producer_opts opts = {.struct_size = sizeof(opts)};
 
         return open_producer(ch, &opts, true, ret);
 }
@@ -715,7 +715,8 @@ int64_t psyne_producer_close(struct psyne_producer *p) {
                 l = p->tx.shared;
                 endpoint_close(&p->endpoint);
                 lane_tx_abort_all(&p->tx);
-                linger(p);
+                if (!p->of_link)
+                        linger(p);
                 lane_tx_refresh(&p->tx, true);
                 nobody = !membership_has_consumers(ch);
                 if (nobody || __atomic_load_n(&l->state, __ATOMIC_ACQUIRE) == LAYOUT_DAMAGED)

@@ -178,7 +178,7 @@ static int tx_frame(struct link_tx *t, const struct link_header *h, const void *
                 t->state = LINK_ENDED;
                 return t->refusal.error < 0 && t->refusal.error >= -ERRNO_MAX ? t->refusal.error : -EPROTO;
         case LINK_ACK:
-                if (t->state != LINK_OPEN || h->bytes || h->session != t->session || !tx_may_stand(t, h->position, t->sent))
+                if (t->state != LINK_OPEN || h->bytes || h->session != t->session || !tx_may_stand(t, h->position, t->sent - t->span_left))
                         return -EPROTO;
                 t->acked = h->position;
                 return 0;

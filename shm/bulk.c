@@ -6,6 +6,8 @@
 #include "base/error.h"
 #include "base/fault.h"
 
+#define COUNT_MOST 7u /* messages that a tail's number may be off by while it is looked at */
+
 /* ---- taking ------------------------------------------------------------------------------------------------------ */
 
 static const struct psyne_record *record_at(const struct lane_rx *x, uint64_t position) {
@@ -85,30 +87,47 @@ void *bulk_tail(struct lane_tx *t) {
         return psyne_lane_record(t->hot.base, t->hot.tail, t->hot.mask);
 }
 
+/* A few at a time: who joins tells the end's number from how far the count is ahead (psyne_lane_count()). */
+static void land_count(struct psyne_hot_tx *h, uint64_t start, uint64_t n, uint32_t word) {
+        uint64_t messages = 0, bytes = 0, at = 0;
+
+        while (at < n) {
+                const struct psyne_record *r = psyne_lane_record(h->base, start + at, h->mask);
+
+                at += at ? r->commit : word;
+                if (!(r->kind >> 32)) {
+                        messages++;
+                        bytes += r->bytes;
+                }
+                if (messages == COUNT_MOST || at == n) {
+                        h->tail = start + at;
+                        psyne_lane_count(h, messages, bytes);
+                        messages = bytes = 0;
+                }
+        }
+}
+
 int64_t bulk_land(struct lane_tx *t, uint64_t n, uint32_t word) {
         struct psyne_hot_tx *h = &t->hot;
-        uint64_t at = 0, stride, messages = 0, bytes = 0;
+        uint64_t at = 0, start = h->tail, stride, messages = 0;
 
         if (n == 0 || n > bulk_room(t))
                 return error_set(-EBADMSG, "%llu bytes of records where there is room for %llu", (unsigned long long)n,
                         (unsigned long long)bulk_room(t));
         for (; at < n; at += stride) {
-                const struct psyne_record *r = psyne_lane_record(h->base, h->tail + at, h->mask);
+                const struct psyne_record *r = psyne_lane_record(h->base, start + at, h->mask);
 
                 stride = at ? r->commit : word;
                 if (!stride || stride & (h->align - 1) || stride > n - at || stride > h->mask + 1 - h->align ||
                         r->bytes > stride - PSYNE_RECORD_HEADER || (r->kind >> 32 && r->kind != PSYNE_RECORD_PAD))
                         return error_set(-EBADMSG, "what came is not made of records");
-                if (r->kind >> 32)
-                        continue;
-                messages++;
-                bytes += r->bytes;
+                messages += !(r->kind >> 32);
         }
-        psyne_lane_clear(h, h->tail + n);
-        h->frontier = h->tail + n + h->align; /* behind it lies whatever came before */
+        psyne_lane_clear(h, start + n);
+        h->frontier = start + n + h->align; /* behind it lies whatever came before */
+        h->head = start + n;
         FAULT_POINT("land.before");
-        __atomic_store_n(&psyne_lane_record(h->base, h->tail, h->mask)->commit, word, PSYNE_ORDER_B); /* B, pairs with C */
-        h->tail = h->head = h->tail + n;
-        psyne_lane_count(h, messages, bytes);
+        __atomic_store_n(&psyne_lane_record(h->base, start, h->mask)->commit, word, PSYNE_ORDER_B); /* B, pairs with C */
+        land_count(h, start, n, word);
         return (int64_t)messages;
 }

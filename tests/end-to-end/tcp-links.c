@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "support/world.h"
@@ -354,11 +355,175 @@ static int forks(void) {
         return 0;
 }
 
+static int64_t cpu_ns(clockid_t clock) {
+        struct timespec t;
+
+        (void)clock_gettime(clock, &t);
+        return t.tv_sec * SECOND + t.tv_nsec;
+}
+
+/* A reader that holds everything back: both rings and the sockets fill up, and then nobody does anything. */
+static int not_read(const char *format, unsigned unused) {
+        struct psyne_channel *ch;
+        struct psyne_consumer *c;
+        struct psyne_msg m;
+        uint32_t n = 0;
+
+        (void)format, (void)unused;
+        REQUIRE(psyne_open("tcp://:0/links?size=64K&wait=block&rcvbuf=64K", NULL, &ch) == 0);
+        REQUIRE(psyne_consumer_open(ch, NULL, &c) == 0);
+        tell_port(ch);
+        for (int64_t until = now_ns() + WATCHDOG_NS; !__atomic_load_n(&s->step, __ATOMIC_SEQ_CST); breathe())
+                REQUIRE(now_ns() < until);
+        while (psyne_recv(c, &m, WATCHDOG_NS) == 0) {
+                REQUIRE(m.type == n++);
+                REQUIRE(psyne_release(c, &m) == 0);
+        }
+        __atomic_store_n(&s->received, n, __ATOMIC_SEQ_CST);
+        (void)psyne_consumer_close(c);
+        (void)psyne_close(ch);
+        return 0;
+}
+
+static int stalled(void) {
+        struct psyne_channel *ch;
+        struct psyne_producer *p;
+        int64_t own, theirs;
+        clockid_t clock;
+        char uri[128], bytes[1000] = {0};
+        uint32_t n = 0;
+        pid_t pid = start(not_read, NULL, 0);
+
+        REQUIRE(until_port() == 0);
+        snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%u/links?size=64K&wait=block&sndbuf=64K", s->port);
+        REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_producer_open(ch, NULL, &p) == 0);
+        while (psyne_send(p, n, bytes, sizeof(bytes), 300 * MSEC) == 0)
+                REQUIRE(n++ < 100000);
+        REQUIRE(clock_getcpuclockid(pid, &clock) == 0);
+        own = cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
+        theirs = cpu_ns(clock);
+        usleep(500000); /* the time is what is measured */
+        own = cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - own;
+        theirs = cpu_ns(clock) - theirs;
+        printf("stalled: %u messages on their way; %.1f and %.1f ms of CPU in 500 ms\n", n, (double)own / 1e6, (double)theirs / 1e6);
+        REQUIRE(own < 100 * MSEC && theirs < 100 * MSEC);
+        __atomic_store_n(&s->step, 1, __ATOMIC_SEQ_CST);
+        REQUIRE(psyne_producer_close(p) == 0);
+        (void)psyne_close(ch);
+        REQUIRE(child_wait(pid, WATCHDOG_NS) == 0 && s->received == n);
+        return 0;
+}
+
+/* Numbers from 0 on, until the sender is through or the channel stopped; how many goes to the page. */
+static int count_all(const char *uri, unsigned most) {
+        struct psyne_channel *ch;
+        struct psyne_consumer *c;
+        struct psyne_msg m;
+        uint32_t n = 0;
+        int r = 0;
+
+        REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &c) == 0);
+        tell_port(ch);
+        while (n < most && (r = psyne_recv(c, &m, WATCHDOG_NS)) == 0) {
+                REQUIRE(m.type == n++);
+                __atomic_store_n(&s->received, n, __ATOMIC_SEQ_CST);
+                REQUIRE(psyne_release(c, &m) == 0);
+        }
+        REQUIRE(n == most || r == -EPIPE || r == -ESHUTDOWN);
+        (void)psyne_consumer_close(c);
+        if (n == most) /* the channel stays, and nobody reads it */
+                while (!__atomic_load_n(&s->step, __ATOMIC_SEQ_CST))
+                        breathe();
+        (void)psyne_close(ch);
+        return 0;
+}
+
+static int connect_and_open(const char *query, struct psyne_channel **ch, struct psyne_producer **p) {
+        char uri[128];
+
+        REQUIRE(until_port() == 0);
+        snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%u/links?%s", s->port, query);
+        REQUIRE(psyne_open(uri, NULL, ch) == 0 && psyne_producer_open(*ch, NULL, p) == 0);
+        REQUIRE(psyne_wait_peers(*ch, 1, 1, WATCHDOG_NS) == 0);
+        return 0;
+}
+
+/* Claims that are given up in front of others leave padding, also where nothing else is on its way. */
+static int padding(void) {
+        struct psyne_channel *ch;
+        struct psyne_producer *p;
+        struct psyne_msg m[2];
+        pid_t pid = start(count_all, "tcp://:0/links?size=64K", UINT32_MAX);
+
+        REQUIRE(connect_and_open("size=64K", &ch, &p) == 0);
+        for (uint32_t n = 0; n < 300; n++) {
+                REQUIRE(psyne_claim(p, n, WATCHDOG_NS, &m[0]) == 0 && psyne_claim(p, 10, WATCHDOG_NS, &m[1]) == 0);
+                REQUIRE(psyne_abort(p, &m[0]) == 0);
+                m[1].type = n;
+                REQUIRE(psyne_commit(p, &m[1]) == 0);
+                if (n % 3)
+                        REQUIRE(psyne_flush(p, WATCHDOG_NS) == 0);
+        }
+        REQUIRE(psyne_producer_close(p) == 0);
+        (void)psyne_close(ch);
+        REQUIRE(child_wait(pid, WATCHDOG_NS) == 0 && s->received == 300);
+        return 0;
+}
+
+/* A drain goes behind everything that was sent before it. */
+static int drained(void) {
+        for (unsigned round = 0; round < 20; round++) {
+                struct psyne_channel *ch;
+                struct psyne_producer *p;
+                pid_t pid;
+
+                memset(s, 0, sizeof(*s));
+                pid = start(count_all, "tcp://:0/links?size=256K", UINT32_MAX);
+                REQUIRE(connect_and_open("size=256K", &ch, &p) == 0);
+                for (uint32_t n = 0; n < 3000; n++)
+                        REQUIRE(psyne_send(p, n, "0123456789", 10, WATCHDOG_NS) == 0);
+                REQUIRE(psyne_stop(ch, PSYNE_DRAIN) == 0);
+                REQUIRE(psyne_producer_close(p) == 0);
+                (void)psyne_close(ch);
+                REQUIRE(child_wait(pid, WATCHDOG_NS) == 0);
+                REQUIRE(s->received == 3000);
+        }
+        return 0;
+}
+
+/* The other end's reader goes away, and its channel stays: once nothing more fits, the sender hears of it. */
+static int reader_leaves(void) {
+        struct psyne_channel *ch;
+        struct psyne_producer *p;
+        int64_t before, at;
+        uint32_t n = 0;
+        int r;
+        pid_t pid = start(count_all, "tcp://:0/links?size=64K&rcvbuf=64K", 100);
+
+        REQUIRE(connect_and_open("size=64K&sndbuf=64K&resume=500ms&wait=block", &ch, &p) == 0);
+        at = now_ns();
+        do
+                r = psyne_send(p, n++, "0123456789", 10, 2 * WATCHDOG_NS);
+        while (r == 0);
+        REQUIRE(r == -EPIPE && now_ns() - at < WATCHDOG_NS);
+        before = cpu_ns(CLOCK_PROCESS_CPUTIME_ID);
+        usleep(300000); /* the time is what is measured */
+        before = cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - before;
+        printf("reader-leaves: %u messages sent, 100 received; %.1f ms of CPU in 300 ms\n", n, (double)before / 1e6);
+        REQUIRE(before < 60 * MSEC);
+        (void)psyne_producer_close(p);
+        __atomic_store_n(&s->step, 1, __ATOMIC_SEQ_CST);
+        (void)psyne_close(ch);
+        REQUIRE(child_wait(pid, WATCHDOG_NS) == 0);
+        return 0;
+}
+
 static const struct {
         const char *name;
         int (*run)(void);
 } cases[] = {{"many", many},     {"ipv6", ipv6},  {"names", names}, {"plain", plain},
-        {"polled", polled},      {"receiver-dies", receiver_dies},  {"sender-dies", sender_dies}, {"forks", forks}};
+        {"polled", polled},      {"receiver-dies", receiver_dies},  {"sender-dies", sender_dies}, {"forks", forks},
+        {"stalled", stalled}, {"padding", padding}, {"drained", drained}, {"reader-leaves", reader_leaves}};
 
 int main(int argc, char **argv) {
         int failed = 0;
