@@ -328,7 +328,7 @@ static int forks(void) {
         REQUIRE(psyne_recv(c, &m, WATCHDOG_NS) == 0 && psyne_release(c, &m) == 0);
         child = fork();
         if (child == 0) {
-                struct psyne_channel *own;
+                struct psyne_channel *own = NULL;
 
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
                 r = psyne_recv(c, &m, PSYNE_NOWAIT) == -EOWNERDEAD && psyne_port(ch) == 0 &&
