@@ -107,6 +107,16 @@ int inbound_accept(struct link *l, int listener) {
                 in->socket.of = in->writer.of = in;
                 link_rx_init(&in->rx);
                 link_rx_connected(&in->rx, clock_ns());
+                if (l->key) {
+                        unsigned char nonce[32];
+
+                        if (key_random(nonce, sizeof(nonce)) < 0) {
+                                close(fd);
+                                free(in);
+                                continue;
+                        }
+                        link_rx_key(&in->rx, key_mac, l->key, nonce);
+                }
                 in->next = l->in;
                 l->in = in;
                 l->n_callers++;
@@ -212,6 +222,7 @@ static void inbound_called(struct inbound *in) {
                 in->p = before->p;
                 in->shift = before->shift;
                 in->closed = before->closed;
+                in->connections = before->connections;
                 before->p = NULL;
                 if (got != LINK_NOWHERE && !in->p && !in->closed) { /* its lane ended while it was away: here is another */
                         int r = link_writer_open(l->channel, &in->p);
@@ -230,6 +241,7 @@ static void inbound_called(struct inbound *in) {
         } else
                 link_rx_welcome(&in->rx, c->ring_bytes, LINK_NOWHERE);
         in->session = in->rx.session;
+        in->connections++;
         in->ending = false;
         l->n_callers--;
         l->n_sessions++;
@@ -445,7 +457,7 @@ static void inbound_go(struct inbound *in, int64_t now) {
                 return;
         }
         if (r < 0) {
-                inbound_hang_up(in, r == -ETIME ? "it did not say who it is" : strerror(-r));
+                inbound_hang_up(in, r == -ETIME ? "it did not say who it is" : r == -EACCES ? "it does not know the key" : strerror(-r));
                 return;
         }
         if (in->ending && !in->rx.head_left && !in->rx.refusal_due && !in->rx.ack_due && !in->rx.welcome_due) {

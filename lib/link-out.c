@@ -54,6 +54,8 @@ static struct outbound *outbound_new(struct link *l) {
         o->socket.of = o;
         memcpy(hello.name, l->channel->name, hello.name_bytes);
         link_tx_init(&o->tx, session, &hello, crc_of_span, o);
+        if (l->key)
+                link_tx_key(&o->tx, key_mac, l->key);
         o->lost_ns = clock_ns();
         o->next = l->out;
         l->out = o;
@@ -97,9 +99,15 @@ static void outbound_lost(struct outbound *o, int64_t now) {
 }
 
 static void outbound_up(struct outbound *o, int64_t now) {
+        uint64_t nonce[2];
+
         o->connecting = false;
         o->connections++;
-        link_tx_connected(&o->tx, now);
+        if (key_random(nonce, sizeof(nonce)) < 0) { /* no connection without: it could be one of before */
+                outbound_lost(o, now);
+                return;
+        }
+        link_tx_connected(&o->tx, now, nonce);
 }
 
 static void outbound_connect(struct outbound *o, int64_t now) {
@@ -287,7 +295,6 @@ void outbound_event(struct outbound *o, uint32_t events) {
                         return;
                 }
                 outbound_up(o, now);
-                link_watch(o->link, &o->socket, o->fd, EPOLLIN);
                 return;
         }
         o->writable = events & EPOLLOUT;

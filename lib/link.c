@@ -237,6 +237,13 @@ static int listen_everywhere(struct link *l) {
         return l->n_listeners ? 0 : r;
 }
 
+static void link_free(struct link *l) {
+        for (unsigned i = 0; i < l->n_listeners; i++)
+                close(l->listeners[i].fd);
+        key_free(l->key);
+        free(l);
+}
+
 int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode) {
         struct link *l = calloc(1, sizeof(*l));
         struct links *s;
@@ -255,15 +262,15 @@ int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode) {
         l->reading.of = l;
         if (getrandom(&l->random, sizeof(l->random), GRND_NONBLOCK) < 0)
                 l->random = (uint64_t)clock_ns();
-        r = net_resolve(u->host, u->port, l->listens, l->addresses, NET_ADDRESSES_MAX);
+        r = uri_has(u, URI_KEY) ? key_load(u->key_file, &l->key) : 0;
+        if (r == 0)
+                r = net_resolve(u->host, u->port, l->listens, l->addresses, NET_ADDRESSES_MAX);
         if (r > 0) {
                 l->n_addresses = (unsigned)r;
                 r = l->listens ? listen_everywhere(l) : 0;
         }
         if (r < 0) {
-                for (unsigned i = 0; i < l->n_listeners; i++)
-                        close(l->listeners[i].fd);
-                free(l);
+                link_free(l);
                 return r;
         }
         pthread_mutex_lock(&links_lock);
@@ -283,9 +290,7 @@ int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode) {
         }
         pthread_mutex_unlock(&links_lock);
         if (r < 0) {
-                for (unsigned i = 0; i < l->n_listeners; i++)
-                        close(l->listeners[i].fd);
-                free(l);
+                link_free(l);
                 return error_default(r, "starting the thread for links: %s", strerror(-r));
         }
         layout_fact_set(&ch->view, LAYOUT_SCOPE_CHANNEL, 0, "link", "io_uring", wire_is_uring(s->wire) ? "io_uring" : "sendmsg",
@@ -299,7 +304,8 @@ void link_leave(struct psyne_channel *ch) {
         struct links *s = l->links;
 
         if (ch->forked) {
-                free(l); /* the rest is the parent's, and gone with the maps */
+                l->n_listeners = 0; /* closed already; the rest is the parent's, and gone with the maps */
+                link_free(l);
                 ch->link = NULL;
                 return;
         }
@@ -327,7 +333,7 @@ void link_leave(struct psyne_channel *ch) {
         pthread_mutex_unlock(&s->lock);
         ch->link = NULL;
         links_use_no_more(s);
-        free(l);
+        link_free(l);
 }
 
 void link_changed(const struct psyne_channel *ch) {
@@ -374,6 +380,89 @@ int link_takes(const struct psyne_channel *ch, bool producer) {
         return error_set(-ENOTSUP, producer ? "%s listens: this end receives, producers are at the other"
                                             : "%s connects: this end sends, consumers are at the other",
                 ch->uri);
+}
+
+static void look_out(const struct outbound *o, struct psyne_link_info *ret) {
+        const struct layout_view *v = &o->link->channel->view;
+
+        *ret = (struct psyne_link_info){
+                .sends = 1,
+                .up = o->tx.state == LINK_OPEN,
+                .has_lane = o->taken,
+                .readers = (uint32_t)o->tx.readers,
+                .connections = o->connections,
+                .in_flight_bytes = o->taken ? o->tx.sent - o->tx.acked : 0,
+        };
+        if (o->taken && __atomic_load_n(&v->lanes[o->lane].generation, __ATOMIC_ACQUIRE) == o->generation)
+                ret->queued_bytes = layout_lane_tail(&v->lanes[o->lane]) - o->tx.sent;
+}
+
+static void look_in(const struct inbound *in, struct psyne_link_info *ret) {
+        *ret = (struct psyne_link_info){
+                .up = in->fd >= 0 && in->rx.state == LINK_OPEN,
+                .has_lane = in->p != NULL,
+                .connections = in->connections,
+                .in_flight_bytes = in->rx.has_lane ? in->rx.got - in->rx.acked : 0,
+        };
+        if (in->p)
+                ret->queued_bytes = in->p->tx.hot.tail - lane_tx_free_position(&in->p->tx, true);
+}
+
+static void look_at_socket(const struct link *l, int fd, struct psyne_link_info *ret) {
+        struct net_info i;
+
+        ret->io_uring = wire_is_uring(l->links->wire);
+        if (fd < 0)
+                return;
+        net_peer(fd, ret->peer);
+        net_look(fd, &i);
+        ret->rtt_us = i.rtt_us;
+        ret->rtt_var_us = i.rtt_var_us;
+        ret->retransmits = i.retransmits;
+        ret->unacked_segments = i.unacked;
+        ret->mss_bytes = i.mss;
+        ret->congestion_window = i.congestion_window;
+        ret->send_buffer = i.send_buffer;
+        ret->receive_buffer = i.receive_buffer;
+        ret->no_delay = i.no_delay;
+}
+
+/*
+ * [any thread] Fills in the first @n links of a tcp:// channel, and says how many there are: at the end that sends one for
+ * each producer and one that is kept ready, at the end that receives one for each sender that has said who it is. Set the
+ * first one's struct_size before. 0 for other schemes; -EINVAL, -EOWNERDEAD.
+ */
+int psyne_links(const struct psyne_channel *ch, struct psyne_link_info *ret, unsigned n) {
+        unsigned got = 0;
+        struct link *l;
+        int r;
+
+        if (!ch || (n && (!ret || ret->struct_size != sizeof(*ret))))
+                return error_set(-EINVAL, "psyne_links: no channel, no memory or struct_size is missing");
+        r = channel_check(ch);
+        if (r < 0)
+                return r;
+        l = ch->link;
+        if (!l)
+                return 0;
+        pthread_mutex_lock(&l->links->lock);
+        for (const struct outbound *o = l->out; o; o = o->next, got++)
+                if (got < n) {
+                        look_out(o, &ret[got]);
+                        look_at_socket(l, o->fd, &ret[got]);
+                        ret[got].struct_size = sizeof(*ret);
+                }
+        for (const struct inbound *in = l->in; in; in = in->next)
+                if (in->session) {
+                        if (got < n) {
+                                look_in(in, &ret[got]);
+                                look_at_socket(l, in->fd, &ret[got]);
+                                ret[got].struct_size = sizeof(*ret);
+                        }
+                        got++;
+                }
+        pthread_mutex_unlock(&l->links->lock);
+        return (int)got;
 }
 
 /* The local port: of the listener, or 0 if this is no tcp:// channel that listens. [any thread] */

@@ -12,6 +12,7 @@
 #ifndef PSYNE_LINK_H
 #define PSYNE_LINK_H
 #include "lib/internal.h"
+#include "link/key.h"
 #include "link/net.h"
 #include "link/protocol.h"
 #include "uring/wire.h"
@@ -71,6 +72,7 @@ struct inbound {
         uint32_t first;              /* the first 32 bits of the frame that is landing */
         unsigned char *stage;
         uint32_t stage_from, stage_to;
+        uint64_t connections;
 };
 
 enum link_life { LINK_BORN, LINK_LIVES, LINK_LEAVES, LINK_GONE };
@@ -85,6 +87,7 @@ struct link {
         unsigned n_addresses;
         struct net_options options;
         int64_t resume_ns;
+        struct key *key;             /* NULL: none is asked for */
         uint64_t random;
 
         enum link_life life;         /* lock */

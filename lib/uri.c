@@ -223,9 +223,11 @@ static const struct key keys[URI_N_KEYS] = {
         [URI_ROLE] = WORD("role", role, words_role),
         [URI_SNDBUF] = BYTES("sndbuf", send_buffer, INT32_MAX / 2),
         [URI_RCVBUF] = BYTES("rcvbuf", receive_buffer, INT32_MAX / 2),
+        [URI_KEY] = {.name = "key", .max = UINT64_MAX}, /* text, see parse_pair() */
         [URI_RESUME] = {.name = "resume", .parse = parse_duration, .max = INT64_MAX, FIELD(resume_ns)},
 };
-static const uint64_t link_keys = 1ull << URI_ROLE | 1ull << URI_SNDBUF | 1ull << URI_RCVBUF | 1ull << URI_RESUME;
+static const uint64_t link_keys = 1ull << URI_ROLE | 1ull << URI_SNDBUF | 1ull << URI_RCVBUF |
+        1ull << URI_RESUME | 1ull << URI_KEY;
 static_assert(URI_N_KEYS <= 64, "one bit of struct uri's set per key");
 
 static const struct {
@@ -291,6 +293,12 @@ static int parse_pair(const char *pair, size_t n, struct uri *u) {
         if (uri_has(u, i))
                 return error_set(-EINVAL, "option %s is given twice", k->name);
 
+        if (i == URI_KEY) {
+                r = decode(equals + 1, (size_t)(pair + n - equals - 1), u->key_file, sizeof(u->key_file));
+                if (r == 0)
+                        u->set |= UINT64_C(1) << i;
+                return r == -ENAMETOOLONG ? error_set(r, "the key file's path is longer than %d bytes", URI_DIR_MAX - 1) : r;
+        }
         r = decode(equals + 1, (size_t)(pair + n - equals - 1), text, sizeof(text));
         if (r == -ENAMETOOLONG)
                 return error_set(-EINVAL, "the value of option %s is longer than any valid one", k->name);
@@ -467,7 +475,7 @@ int uri_parse(const char *text, struct uri *ret) {
         }
 
         if (u.scheme != URI_TCP && u.set & link_keys)
-                return error_set(-EINVAL, "role, sndbuf, rcvbuf and resume are for tcp:// only");
+                return error_set(-EINVAL, "role, sndbuf, rcvbuf, resume and key are for tcp:// only");
         if (u.scheme == URI_TCP && !uri_has(&u, URI_ROLE))
                 u.role = is_any_host(u.host) ? URI_ROLE_LISTEN : URI_ROLE_CONNECT;
 

@@ -50,6 +50,7 @@ enum uri_key {
         URI_SNDBUF,
         URI_RCVBUF,
         URI_RESUME,
+        URI_KEY,
         URI_N_KEYS,
 };
 
@@ -67,6 +68,7 @@ struct uri {
         char dir[URI_DIR_MAX];       /* ipc: absolute; "" = the default directory */
         char name[URI_NAME_MAX + 1]; /* "" = anonymous, memory only */
         char host[URI_HOST_MAX + 1]; /* tcp, without brackets; "" = this host */
+        char key_file[URI_DIR_MAX];  /* tcp: a path */
         char port[URI_PORT_MAX + 1]; /* tcp: a number or a service */
         uint64_t set;
         uint64_t size_bytes; /* per lane, 1 or more */

@@ -31,6 +31,29 @@ static bool header_is_whole(const struct link_header *h) {
         return h->crc_self == link_crc32c(0, h, offsetof(struct link_header, crc_self));
 }
 
+/* Who says it comes first, so that neither's proof is the other's. */
+static void prove(link_mac_fn mac, void *ctx, char who, uint64_t session, const struct link_hello *hello,
+        const unsigned char nonce[32], unsigned char ret[LINK_MAC_BYTES]) {
+        struct {
+                char who[8];
+                uint64_t session;
+                struct link_hello hello;
+                unsigned char nonce[32];
+        } said = {.who = {'p', 's', 'y', 'n', 'e', '1', ' ', who}, .session = session, .hello = *hello};
+
+        memcpy(said.nonce, nonce, sizeof(said.nonce));
+        mac(ctx, &said, sizeof(said), ret);
+}
+
+/* In a time that says nothing about where they differ. */
+static bool same(const unsigned char a[LINK_MAC_BYTES], const unsigned char b[LINK_MAC_BYTES]) {
+        unsigned char differ = 0;
+
+        for (unsigned i = 0; i < LINK_MAC_BYTES; i++)
+                differ |= (unsigned char)(a[i] ^ b[i]);
+        return !differ;
+}
+
 /* Collects up to @need bytes; true once they are there. */
 static bool collect(struct link_in *in, size_t need, const unsigned char **bytes, size_t *n) {
         size_t take = need - in->have < *n ? need - in->have : *n;
@@ -57,6 +80,11 @@ void link_tx_init(struct link_tx *t, uint64_t session, const struct link_hello *
         t->hello.version = LINK_VERSION;
 }
 
+void link_tx_key(struct link_tx *t, link_mac_fn mac, void *ctx) {
+        t->mac = mac;
+        t->mac_ctx = ctx;
+}
+
 void link_tx_start(struct link_tx *t, uint64_t position) {
         t->acked = t->sent = t->tail = t->reached = position;
         t->has_lane = true;
@@ -70,8 +98,10 @@ static void tx_say_frame(struct link_tx *t, enum link_kind kind, uint64_t positi
         tx_say(t, frame_make(t->head, kind, t->session, position, NULL, 0));
 }
 
-void link_tx_connected(struct link_tx *t, int64_t now_ns) {
+void link_tx_connected(struct link_tx *t, int64_t now_ns, const uint64_t nonce[2]) {
         t->state = LINK_MEETING;
+        t->proved = false;
+        memcpy(t->hello.nonce, nonce, sizeof(t->hello.nonce));
         t->in.have = 0;
         t->span_left = 0;
         t->must_start = t->said_bye = false;
@@ -155,11 +185,35 @@ static bool tx_may_stand(const struct link_tx *t, uint64_t position, uint64_t la
         return position - t->acked <= last - t->acked && (position & (t->hello.record_align - 1)) == 0;
 }
 
+/* -EACCES, and it does not connect again before somebody has looked. */
+static int tx_denied(struct link_tx *t, const char *sentence) {
+        t->refusal.error = -EACCES;
+        snprintf(t->refusal.sentence, sizeof(t->refusal.sentence), "%s", sentence);
+        t->state = LINK_ENDED;
+        return -EACCES;
+}
+
+static int tx_challenged(struct link_tx *t, const struct link_challenge *c) {
+        unsigned char proof[LINK_MAC_BYTES];
+
+        if (!t->mac)
+                return tx_denied(t, "the other end asks for a key (key=)");
+        prove(t->mac, t->mac_ctx, 'R', t->session, &t->hello, c->nonce, proof);
+        if (!same(proof, c->proof))
+                return tx_denied(t, "the other end has another key");
+        prove(t->mac, t->mac_ctx, 'S', t->session, &t->hello, c->nonce, proof);
+        tx_say(t, frame_make(t->head, LINK_PROOF, t->session, 0, proof, sizeof(proof)));
+        t->proved = true;
+        return 0;
+}
+
 static int tx_frame(struct link_tx *t, const struct link_header *h, const void *payload) {
         switch (h->kind) {
         case LINK_WELCOME:
                 if (t->state != LINK_MEETING || h->bytes || h->session != t->session)
                         return -EPROTO;
+                if (t->mac && !t->proved)
+                        return tx_denied(t, "the other end did not ask for the key, and may be anybody");
                 if (h->position == LINK_NOWHERE)
                         t->must_start = true; /* where we stand: what another process acknowledged stays with that */
                 else if (!t->has_lane || !tx_may_stand(t, h->position, t->reached))
@@ -170,6 +224,14 @@ static int tx_frame(struct link_tx *t, const struct link_header *h, const void *
                 t->state = LINK_OPEN;
                 t->deadline_ns = INT64_MAX;
                 return 0;
+        case LINK_CHALLENGE: {
+                struct link_challenge c;
+
+                if (t->state != LINK_MEETING || t->proved || t->head_left || h->bytes != sizeof(c) || h->session != t->session)
+                        return -EPROTO;
+                memcpy(&c, payload, sizeof(c));
+                return tx_challenged(t, &c);
+        }
         case LINK_REFUSE:
                 if (h->bytes != sizeof(t->refusal))
                         return -EPROTO;
@@ -236,12 +298,18 @@ void link_rx_init(struct link_rx *r) {
         *r = (struct link_rx){.deadline_ns = INT64_MAX, .ack_at_ns = INT64_MAX};
 }
 
+void link_rx_key(struct link_rx *r, link_mac_fn mac, void *ctx, const unsigned char nonce[32]) {
+        r->mac = mac;
+        r->mac_ctx = ctx;
+        memcpy(r->challenge.nonce, nonce, sizeof(r->challenge.nonce));
+}
+
 void link_rx_connected(struct link_rx *r, int64_t now_ns) {
         r->state = LINK_MEETING;
         r->in.have = 0;
         r->head_left = r->frame_left = 0;
         r->now = (struct link_header){0};
-        r->refusing = r->welcome_due = r->readers_due = r->ack_due = r->refusal_due = false;
+        r->refusing = r->welcome_due = r->readers_due = r->ack_due = r->refusal_due = r->challenge_due = r->proving = false;
         r->said_stop = 0;
         r->deadline_ns = now_ns + LINK_HELLO_WITHIN_NS;
         r->ack_at_ns = INT64_MAX;
@@ -277,6 +345,8 @@ static int rx_header(struct link_rx *r) {
         memcpy(h, r->in.bytes, sizeof(*h));
         if (!header_is_whole(h))
                 return -EPROTO;
+        if (r->state == LINK_MEETING && r->proving)
+                return h->kind == LINK_PROOF && h->bytes == LINK_MAC_BYTES && h->session == r->session ? LINK_NOTHING : -EPROTO;
         if (r->state == LINK_MEETING)
                 return h->kind == LINK_HELLO && h->bytes == sizeof(r->hello) ? LINK_NOTHING : -EPROTO;
         if (h->session != r->session)
@@ -320,6 +390,24 @@ static int rx_hello(struct link_rx *r) {
                 h.ring_bytes < h.record_align || h.ring_bytes & (h.ring_bytes - 1))
                 return -EPROTO;
         r->hello = h;
+        if (!r->mac)
+                return LINK_CALLED;
+        r->session = r->now.session; /* whose proof it has to be */
+        prove(r->mac, r->mac_ctx, 'R', r->session, &r->hello, r->challenge.nonce, r->challenge.proof);
+        r->proving = r->challenge_due = true;
+        return LINK_NOTHING;
+}
+
+static int rx_proof(struct link_rx *r) {
+        unsigned char proof[LINK_MAC_BYTES];
+
+        r->in.have = 0;
+        if (r->now.crc != link_crc32c(0, r->in.bytes + sizeof(r->now), LINK_MAC_BYTES))
+                return -EPROTO;
+        prove(r->mac, r->mac_ctx, 'S', r->session, &r->hello, r->challenge.nonce, proof);
+        if (!same(proof, r->in.bytes + sizeof(r->now)))
+                return -EACCES;
+        r->proving = false;
         return LINK_CALLED;
 }
 
@@ -336,7 +424,7 @@ int link_rx_read(struct link_rx *r, size_t n) {
                         return e;
         }
         if (r->in.have > sizeof(r->now) && r->in.have == sizeof(r->now) + r->now.bytes)
-                return rx_hello(r);
+                return r->proving ? rx_proof(r) : rx_hello(r);
         return LINK_NOTHING;
 }
 
@@ -395,7 +483,10 @@ static void rx_say(struct link_rx *r, enum link_kind kind, uint64_t position, co
 bool link_rx_out(struct link_rx *r, struct link_out *ret) {
         if (r->head_left)
                 ;
-        else if (r->welcome_due) {
+        else if (r->challenge_due) {
+                rx_say(r, LINK_CHALLENGE, 0, &r->challenge, sizeof(r->challenge));
+                r->challenge_due = false;
+        } else if (r->welcome_due) {
                 rx_say(r, LINK_WELCOME, r->got, NULL, 0);
                 r->welcome_due = false;
         } else if (r->state == LINK_OPEN && r->readers_due) {

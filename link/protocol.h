@@ -6,7 +6,9 @@
  * then. So whatever a broken connection swallowed is sent again from where the receiver stands, and nothing else.
  *
  *      sender                                     receiver
- *      HELLO session, channel, ring            ->
+ *      HELLO session, channel, ring, nonce     ->
+ *                                              <- CHALLENGE nonce, proof                     where a key is asked for:
+ *      PROOF                                   ->                                            each has to know it
  *                                              <- WELCOME session, position it stands at     (or REFUSE errno, sentence)
  *                                              <- READERS how many there are, now and when it changes
  *      START position                          ->                                            a lane, if it has none yet
@@ -36,7 +38,7 @@
 
 #define LINK_NOWHERE UINT64_MAX            /* WELCOME: it has no lane of that session */
 
-enum link_kind { LINK_HELLO = 1, LINK_WELCOME, LINK_REFUSE, LINK_DATA, LINK_ACK, LINK_BYE, LINK_START, LINK_READERS, LINK_STOP };
+enum link_kind { LINK_HELLO = 1, LINK_WELCOME, LINK_REFUSE, LINK_DATA, LINK_ACK, LINK_BYE, LINK_START, LINK_READERS, LINK_STOP, LINK_CHALLENGE, LINK_PROOF };
 
 struct link_header {
         uint32_t kind;
@@ -55,7 +57,18 @@ struct link_hello {
         uint32_t record_align, mode, type_id, name_bytes;
         uint64_t elem_bytes;
         char name[LINK_NAME_MAX];
-        uint64_t reserved[2];
+        uint64_t nonce[2]; /* drawn for this connection */
+};
+
+/*
+ * A key that both ends know: a message authentication code of the hello, both nonces and who says it. Whoever does not know
+ * the key can neither answer nor use what he heard for another connection.
+ */
+#define LINK_MAC_BYTES 32
+typedef void (*link_mac_fn)(void *ctx, const void *bytes, size_t n, unsigned char ret[LINK_MAC_BYTES]);
+
+struct link_challenge {
+        unsigned char nonce[32], proof[LINK_MAC_BYTES];
 };
 
 /* REFUSE. */
@@ -106,13 +119,17 @@ struct link_tx {
         unsigned char head[sizeof(struct link_header) + sizeof(struct link_hello)];
         uint32_t (*crc)(void *ctx, uint64_t position, size_t n); /* of the ring's bytes */
         void *crc_ctx;
+        link_mac_fn mac; /* NULL: no key */
+        void *mac_ctx;
+        bool proved;     /* it has, and so have we */
         struct link_refusal refusal;
 };
 
 void link_tx_init(struct link_tx *t, uint64_t session, const struct link_hello *hello,
         uint32_t (*crc)(void *ctx, uint64_t position, size_t n), void *ctx);
+void link_tx_key(struct link_tx *t, link_mac_fn mac, void *ctx);
 void link_tx_start(struct link_tx *t, uint64_t position); /* there is a lane now, and here it begins */
-void link_tx_connected(struct link_tx *t, int64_t now_ns);
+void link_tx_connected(struct link_tx *t, int64_t now_ns, const uint64_t nonce[2]);
 void link_tx_lost(struct link_tx *t);                      /* the connection is gone: everything not acked goes again */
 /* What may be sent reaches to here: whole records, LINK_FRAME_MAX or one record's bytes at most past t->sent, which a
  * WELCOME moves back. */
@@ -145,7 +162,11 @@ struct link_rx {
         uint64_t got, acked, floor; /* positions: checked and ours; said so; free to be written below floor + ring */
         uint64_t readers;
         uint64_t stop, said_stop, stopped; /* ours; theirs */
-        bool welcome_due, readers_due, ack_due, refusal_due;
+        bool welcome_due, readers_due, ack_due, refusal_due, challenge_due;
+        link_mac_fn mac;
+        void *mac_ctx;
+        bool proving;               /* it has been challenged */
+        struct link_challenge challenge;
         uint64_t frame_at;
         size_t frame_left;
         int64_t deadline_ns, ack_at_ns;
@@ -157,6 +178,7 @@ struct link_rx {
 };
 
 void link_rx_init(struct link_rx *r);
+void link_rx_key(struct link_rx *r, link_mac_fn mac, void *ctx, const unsigned char nonce[32]); /* after it has connected */
 void link_rx_connected(struct link_rx *r, int64_t now_ns);
 void link_rx_lost(struct link_rx *r);
 void link_rx_want(struct link_rx *r, struct link_into *ret);

@@ -59,6 +59,22 @@ struct psyne_metrics {
         uint64_t lost;            /* over all groups: overrun, ejected before them, or gone with a dead producer's ring */
 };
 
+/* A tcp:// link, as it is now. What the kernel measured is of the present connection, 0 while there is none. */
+struct psyne_link_info {
+        size_t struct_size;       /* in, of the first: sizeof(struct psyne_link_info) */
+        char peer[64];            /* address:port; empty while there is no connection */
+        uint32_t sends;           /* 1: this end sends, 0: it receives */
+        uint32_t up;              /* 1: both ends have met, over a connection that stands */
+        uint32_t has_lane;        /* 1: of a producer; 0: kept ready for the next */
+        uint32_t readers;         /* sending: at the other end, as it told last */
+        uint64_t connections;     /* made so far; each after the first went on where it was */
+        uint64_t in_flight_bytes; /* sending: sent and not acknowledged; receiving: arrived and not acknowledged yet */
+        uint64_t queued_bytes;    /* sending: committed and not sent; receiving: in the ring and not released */
+        uint32_t rtt_us, rtt_var_us, retransmits, unacked_segments, mss_bytes, congestion_window;
+        uint32_t send_buffer, receive_buffer; /* bytes, as the kernel has them */
+        uint32_t no_delay;
+        uint32_t io_uring;        /* 1: its bytes go through it */
+};
 #ifdef __cplusplus
 }
 #endif

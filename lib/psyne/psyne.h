@@ -231,8 +231,10 @@ int psyne_waitset_wake(struct psyne_waitset *w); /* [any][sig] a wait returns, t
 /* ---- watching: struct contents in psyne/info.h ------------------------------------------------------------------- */
 struct psyne_info;
 struct psyne_metrics;
+struct psyne_link_info;
 int psyne_info(const struct psyne_channel *ch, struct psyne_info *ret);       /* [any] */
 int psyne_metrics(const struct psyne_channel *ch, struct psyne_metrics *ret); /* [any] */
+int psyne_links(const struct psyne_channel *ch, struct psyne_link_info *ret, unsigned n); /* [any] how many; fills in @n */
 
 #include "inline.h" /* fast paths of claim, commit, recv and release; -DPSYNE_NO_INLINE for bindings */
 

@@ -4,10 +4,12 @@
  *
  *      tcp-links [CASE]
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -81,6 +83,26 @@ static int send_all(const char *format, unsigned who) {
         return 0;
 }
 
+/* What the receiver's end says of its links, while their messages come. */
+static int look_at_links(const struct psyne_channel *ch, unsigned senders) {
+        struct psyne_link_info info[8] = {{.struct_size = sizeof(info[0])}};
+        unsigned lanes = 0;
+        int n = psyne_links(ch, info, 8);
+
+        REQUIRE(n >= (int)senders && n <= 8);
+        for (int i = 0; i < n; i++) {
+                REQUIRE(info[i].sends == 0 && info[i].struct_size == sizeof(info[0]));
+                lanes += info[i].has_lane;
+                if (info[i].up)
+                        REQUIRE(info[i].connections == 1 && info[i].mss_bytes > 0 && info[i].no_delay == 1 &&
+                                info[i].receive_buffer > 0 && strchr(info[i].peer, ':'));
+        }
+        REQUIRE(lanes == senders);
+        info[0].struct_size = 1;
+        REQUIRE(psyne_links(ch, info, 1) == -EINVAL && psyne_links(ch, NULL, 0) == n && psyne_links(NULL, NULL, 0) == -EINVAL);
+        return 0;
+}
+
 static int receive_all(const char *uri, unsigned senders) {
         uint32_t next[N_SENDERS] = {0};
         struct psyne_channel *ch;
@@ -91,6 +113,7 @@ static int receive_all(const char *uri, unsigned senders) {
         REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &c) == 0);
         tell_port(ch);
         REQUIRE(psyne_wait_peers(ch, senders, 1, WATCHDOG_NS) == 0);
+        REQUIRE(look_at_links(ch, senders) == 0);
         for (uint32_t left = senders * N; left; left--) {
                 uint32_t who, n;
 
@@ -386,6 +409,7 @@ static int not_read(const char *format, unsigned unused) {
 }
 
 static int stalled(void) {
+        struct psyne_link_info info[4] = {{.struct_size = sizeof(info[0])}};
         struct psyne_channel *ch;
         struct psyne_producer *p;
         int64_t own, theirs;
@@ -405,6 +429,11 @@ static int stalled(void) {
         usleep(500000); /* the time is what is measured */
         own = cpu_ns(CLOCK_PROCESS_CPUTIME_ID) - own;
         theirs = cpu_ns(clock) - theirs;
+        REQUIRE(psyne_links(ch, info, 4) == 2); /* its own, and the one that is ready */
+        for (unsigned i = 0; i < 2; i++)
+                if (info[i].has_lane)
+                        REQUIRE(info[i].sends && info[i].up && info[i].readers == 1 && info[i].in_flight_bytes > 0 &&
+                                info[i].in_flight_bytes + info[i].queued_bytes <= 64 << 10 && info[i].send_buffer >= 64 << 10);
         printf("stalled: %u messages on their way; %.1f and %.1f ms of CPU in 500 ms\n", n, (double)own / 1e6, (double)theirs / 1e6);
         REQUIRE(own < 100 * MSEC && theirs < 100 * MSEC);
         __atomic_store_n(&s->step, 1, __ATOMIC_SEQ_CST);
@@ -518,12 +547,96 @@ static int reader_leaves(void) {
         return 0;
 }
 
+static int write_key(const char *path, const char *bytes, mode_t mode) {
+        int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+        REQUIRE(fd >= 0 && write(fd, bytes, strlen(bytes)) == (ssize_t)strlen(bytes) && fchmod(fd, mode) == 0);
+        close(fd);
+        return 0;
+}
+
+/* What becomes of a sender with @key at a listener with @wanted: "" is none. */
+static int meets(const char *dir, const char *wanted, const char *key, int error) {
+        struct psyne_channel *to, *from;
+        char uri[256], sentence[256];
+        int r;
+
+        if (*wanted)
+                snprintf(uri, sizeof(uri), "tcp://:0/links?key=%s/%s", dir, wanted);
+        else
+                snprintf(uri, sizeof(uri), "tcp://:0/links");
+        REQUIRE(psyne_open(uri, NULL, &to) == 0);
+        if (*key)
+                snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%d/links?key=%s/%s", psyne_port(to), dir, key);
+        else
+                snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%d/links", psyne_port(to));
+        REQUIRE(psyne_open(uri, NULL, &from) == 0);
+        if (error == 0) {
+                struct psyne_producer *p;
+                struct psyne_consumer *c;
+                char got[8];
+
+                REQUIRE(psyne_consumer_open(to, NULL, &c) == 0 && psyne_producer_open(from, NULL, &p) == 0);
+                REQUIRE(psyne_send(p, 1, "secret", 6, WATCHDOG_NS) == 0);
+                REQUIRE(psyne_recv_copy(c, got, sizeof(got), NULL, WATCHDOG_NS) == 6);
+                REQUIRE(psyne_producer_close(p) == 0 && psyne_consumer_close(c) == 0);
+        } else {
+                r = psyne_wait_peers(from, 0, 1, WATCHDOG_NS);
+                snprintf(sentence, sizeof(sentence), "%s", psyne_last_error());
+                printf("keys: at \"%s\" with \"%s\": %d, %s\n", wanted, key, r, sentence);
+                REQUIRE(r == error && strstr(sentence, "key"));
+        }
+        (void)psyne_close(from);
+        (void)psyne_close(to);
+        return 0;
+}
+
+static int keys(void) {
+        struct psyne_channel *ch;
+        char dir[64], path[128], uri[256];
+        int r;
+
+        REQUIRE(private_dir(dir, sizeof(dir)) == 0);
+        for (unsigned i = 0; i < 4; i++) {
+                static const struct {
+                        const char *name, *bytes;
+                        mode_t mode;
+                } files[] = {{"one", "0123456789abcdef0123456789abcdef", 0600}, {"two", "0123456789abcdef0123456789abcdeg", 0600},
+                        {"open", "0123456789abcdef0123456789abcdef", 0644}, {"short", "0123456789", 0600}};
+
+                snprintf(path, sizeof(path), "%s/%s", dir, files[i].name);
+                REQUIRE(write_key(path, files[i].bytes, files[i].mode) == 0);
+        }
+        snprintf(uri, sizeof(uri), "tcp://:0/links?key=%s/one", dir);
+        r = psyne_open(uri, NULL, &ch);
+        if (r == -ENOTSUP) {
+                printf("keys: SKIP, %s\n", psyne_last_error());
+                remove_dir(dir);
+                return 0;
+        }
+        REQUIRE(r == 0);
+        (void)psyne_close(ch);
+        r = meets(dir, "one", "one", 0) || meets(dir, "one", "two", -EACCES) || meets(dir, "one", "", -EACCES) ||
+            meets(dir, "", "one", -EACCES);
+        snprintf(uri, sizeof(uri), "tcp://:0/links?key=%s/open", dir);
+        REQUIRE(psyne_open(uri, NULL, &ch) == -EACCES);
+        snprintf(uri, sizeof(uri), "tcp://:0/links?key=%s/short", dir);
+        REQUIRE(psyne_open(uri, NULL, &ch) == -EINVAL);
+        snprintf(uri, sizeof(uri), "tcp://:0/links?key=%s/none", dir);
+        REQUIRE(psyne_open(uri, NULL, &ch) == -ENOENT);
+        snprintf(uri, sizeof(uri), "tcp://:0/links?key=%s", dir);
+        REQUIRE(psyne_open(uri, NULL, &ch) == -EINVAL);
+        remove_dir(dir);
+        return r;
+}
+
 static const struct {
         const char *name;
         int (*run)(void);
 } cases[] = {{"many", many},     {"ipv6", ipv6},  {"names", names}, {"plain", plain},
         {"polled", polled},      {"receiver-dies", receiver_dies},  {"sender-dies", sender_dies}, {"forks", forks},
-        {"stalled", stalled}, {"padding", padding}, {"drained", drained}, {"reader-leaves", reader_leaves}};
+        {"stalled", stalled}, {"padding", padding}, {"drained", drained}, {"reader-leaves", reader_leaves},
+        {"keys", keys}};
 
 int main(int argc, char **argv) {
         int failed = 0;

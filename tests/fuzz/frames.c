@@ -562,7 +562,7 @@ static void tx_hang_up(struct sender *u) {
 }
 
 static void tx_connect(struct sender *u) {
-        link_tx_connected(u->t, u->now);
+        link_tx_connected(u->t, u->now, (uint64_t[2]){1, 2});
         u->connected = u->now;
         u->up = u->in_step = true;
         u->s.state = LINK_MEETING;

@@ -218,7 +218,7 @@ static void sender(struct input *in, unsigned flags, size_t at_a_time) {
                 s.acked = s.sent = s.reached = s.end = start;
         }
         if (s.has_lane && before) { /* it was up before, and heard nothing of what it sent */
-                link_tx_connected(t, 0);
+                link_tx_connected(t, 0, (uint64_t[2]){1, 2});
                 write_all(t, at_a_time);
                 frame_put(&f, LINK_WELCOME, start, NULL, 0);
                 promise(tx_feed(t, f.b, f.n) == 0);
@@ -227,7 +227,7 @@ static void sender(struct input *in, unsigned flags, size_t at_a_time) {
                 link_tx_lost(t);
                 s.sent = s.reached = start + before;
         }
-        link_tx_connected(t, 0);
+        link_tx_connected(t, 0, (uint64_t[2]){1, 2});
         if (what & 0x40)
                 write_all(t, at_a_time);
         switch (what % 4) {

@@ -119,7 +119,7 @@ static void connect_again(struct run *u) {
         u->there.n = u->back.n = 0;
         u->severed = false;
         u->tx_up = u->rx_up = true;
-        link_tx_connected(&u->tx, u->now);
+        link_tx_connected(&u->tx, u->now, (uint64_t[2]){next(u), next(u)});
         link_rx_init(&u->rx);
         link_rx_connected(&u->rx, u->now);
         u->connections++;

@@ -8,6 +8,7 @@
 #define RING 4096u
 
 static const struct link_hello good = {.ring_bytes = RING, .record_align = 64, .mode = 1, .name_bytes = 4, .name = "name"};
+static const uint64_t no_nonce[2];
 static unsigned char ring[RING];
 
 static uint32_t no_crc(void *ctx, uint64_t position, size_t n) {
@@ -44,7 +45,7 @@ static size_t hello_of(struct link_tx *t, const struct link_hello *hello, unsign
 
         link_tx_init(t, 7, hello, no_crc, NULL);
         link_tx_start(t, 0);
-        link_tx_connected(t, 0);
+        link_tx_connected(t, 0, no_nonce);
         cr_assert(link_tx_out(t, &out));
         cr_assert_eq(out.span_bytes, 0);
         memcpy(to, out.head, out.head_bytes);
@@ -353,7 +354,7 @@ Test(link, welcomes) {
         cr_assert_eq(t.sent, 1024);
 
         link_tx_lost(&t);
-        link_tx_connected(&t, 0);
+        link_tx_connected(&t, 0, no_nonce);
         cr_assert(link_tx_out(&t, &out));
         link_tx_wrote(&t, out.head_bytes);
         cr_assert_eq(link_tx_read(&t, bytes, frame(bytes, LINK_WELCOME, 0, 7, 512, 0)), 0);
@@ -381,7 +382,7 @@ Test(link, stops) {
         for (unsigned round = 0; round < 2; round++) {
                 if (round) {
                         link_tx_lost(&t);
-                        link_tx_connected(&t, 0);
+                        link_tx_connected(&t, 0, no_nonce);
                         cr_assert(link_tx_out(&t, &out));
                         link_tx_wrote(&t, out.head_bytes);
                 } else
@@ -441,7 +442,7 @@ Test(link, welcome_within_a_record) {
                 link_tx_commit(&t, 1024);
                 cr_assert(link_tx_out(&t, &out));
                 link_tx_lost(&t);
-                link_tx_connected(&t, 0);
+                link_tx_connected(&t, 0, no_nonce);
                 cr_assert_eq(link_tx_read(&t, bytes, frame(bytes, LINK_WELCOME, 0, 7, said[i].position, 0)), said[i].result, "%u", i);
                 cr_assert_eq(t.acked, said[i].result ? 0 : said[i].position);
         }
@@ -464,6 +465,102 @@ Test(link, refusals_that_lie) {
                 memcpy(bytes + sizeof(struct link_header), &refusal, sizeof(refusal));
                 cr_assert_eq(link_tx_read(&t, bytes, sizeof(struct link_header) + sizeof(refusal)), said[i].result, "%u", i);
                 cr_assert_eq(t.state, LINK_ENDED);
+        }
+}
+
+/* Not one to rely on: it tells what it is of. */
+static void toy_mac(void *ctx, const void *bytes, size_t n, unsigned char ret[LINK_MAC_BYTES]) {
+        const unsigned char *key = ctx;
+
+        for (unsigned i = 0; i < LINK_MAC_BYTES; i++)
+                ret[i] = (unsigned char)(link_crc32c(*key + i, bytes, n) >> 8);
+}
+
+static size_t say(struct link_rx *r, unsigned char to[256]) {
+        struct link_out out;
+
+        cr_assert(link_rx_out(r, &out));
+        memcpy(to, out.head, out.head_bytes);
+        link_rx_wrote(r, out.head_bytes);
+        return out.head_bytes;
+}
+
+/* Both know the key, or not; with one bit wrong in what goes between them, or not. */
+Test(link, keys) {
+        static unsigned char nonce[32] = {9};
+        unsigned char ours = 1, other = 2, bytes[256], answer[256], proof[256];
+        struct link_out out;
+
+        for (int bit = -1; bit < (int)(sizeof(struct link_header) + sizeof(struct link_challenge)) * 8; bit++)
+                for (unsigned there = 0; there < 2; there++) { /* the challenge, or its answer */
+                        struct link_rx r = fresh();
+                        struct link_tx t;
+                        size_t n;
+                        int e;
+
+                        if (there && bit >= (int)(sizeof(struct link_header) + LINK_MAC_BYTES) * 8)
+                                break;
+                        link_rx_key(&r, toy_mac, &ours, nonce);
+                        n = hello_of(&t, &good, bytes);
+                        link_tx_key(&t, toy_mac, &ours);
+                        cr_assert_eq(feed(&r, bytes, n), LINK_NOTHING, "not yet");
+                        n = say(&r, answer);
+                        cr_assert_not(link_rx_out(&r, &out), "nothing more before the proof");
+                        if (!there && bit >= 0)
+                                answer[bit / 8] ^= (unsigned char)(1u << bit % 8);
+                        e = link_tx_read(&t, answer, n);
+                        if (!there && bit >= 0) {
+                                cr_assert_lt(e, 0, "bit %d of the challenge", bit);
+                                continue;
+                        }
+                        cr_assert_eq(e, 0);
+                        cr_assert(link_tx_out(&t, &out));
+                        memcpy(proof, out.head, out.head_bytes);
+                        link_tx_wrote(&t, out.head_bytes);
+                        cr_assert_not(link_tx_out(&t, &out), "nothing more before the welcome");
+                        if (bit >= 0)
+                                proof[bit / 8] ^= (unsigned char)(1u << bit % 8);
+                        e = feed(&r, proof, sizeof(struct link_header) + LINK_MAC_BYTES);
+                        if (bit >= 0) {
+                                cr_assert_lt(e, 0, "bit %d of the proof", bit);
+                                continue;
+                        }
+                        cr_assert_eq(e, LINK_CALLED);
+                        link_rx_welcome(&r, RING, LINK_NOWHERE);
+                        cr_assert_eq(link_tx_read(&t, answer, say(&r, answer)), 0);
+                        cr_assert_eq(t.state, LINK_OPEN);
+                }
+        for (unsigned i = 0; i < 4; i++) {
+                struct link_rx r = fresh();
+                struct link_tx t;
+                size_t n;
+
+                if (i != 2) /* 0: another key, 1: none at the sender, 2: none at the receiver, 3: what another connection said */
+                        link_rx_key(&r, toy_mac, &ours, nonce);
+                n = hello_of(&t, &good, bytes);
+                if (i != 1)
+                        link_tx_key(&t, toy_mac, i == 0 ? &other : &ours);
+                if (i == 2) {
+                        cr_assert_eq(feed(&r, bytes, n), LINK_CALLED);
+                        link_rx_welcome(&r, RING, LINK_NOWHERE);
+                } else
+                        cr_assert_eq(feed(&r, bytes, n), LINK_NOTHING);
+                n = say(&r, answer);
+                if (i == 3) {
+                        struct link_rx later = fresh();
+                        static unsigned char another[32] = {10};
+
+                        cr_assert_eq(link_tx_read(&t, answer, n), 0);
+                        cr_assert(link_tx_out(&t, &out));
+                        memcpy(proof, out.head, out.head_bytes);
+                        link_rx_key(&later, toy_mac, &ours, another);
+                        cr_assert_eq(feed(&later, bytes, sizeof(struct link_header) + sizeof(struct link_hello)), LINK_NOTHING);
+                        cr_assert_eq(feed(&later, proof, sizeof(struct link_header) + LINK_MAC_BYTES), -EACCES, "said before");
+                        continue;
+                }
+                cr_assert_eq(link_tx_read(&t, answer, n), -EACCES, "%u", i);
+                cr_assert_eq(t.state, LINK_ENDED);
+                cr_assert_gt(strlen(t.refusal.sentence), 10);
         }
 }
 
