@@ -525,7 +525,6 @@ struct sender {
         /* What it said. */
         struct said said;
         size_t span;               /* of a DATA frame, still to come */
-        uint64_t next;             /* DATA goes on there */
         bool said_hello, said_start, said_bye, must_start;
         uint64_t said_stop;
 };
@@ -580,7 +579,7 @@ static void tx_believed(struct sender *u, const struct link_header *h) {
                         u->must_start = true;
                 else
                         u->s.acked = h->position;
-                u->s.sent = u->tail = u->next = u->s.acked;
+                u->s.sent = u->tail = u->s.written = u->s.acked;
                 u->s.state = LINK_OPEN;
                 break;
         case LINK_ACK:
@@ -611,7 +610,7 @@ static void tx_noise(struct sender *u, const unsigned char *bytes, size_t n) {
         u->s.acked = u->t->acked;
         u->s.state = u->t->state;
         if (before == LINK_MEETING && u->s.state == LINK_OPEN) {
-                u->s.sent = u->tail = u->next = u->s.acked;
+                u->s.sent = u->tail = u->s.written = u->s.acked;
                 u->must_start = u->t->must_start;
         }
         u->readers = u->t->readers;
@@ -668,12 +667,12 @@ static void tx_said(struct sender *u) {
         }
         switch (h->kind) {
         case LINK_START: /* one that was begun is said to its end, whatever came meanwhile */
-                promise(u->must_start && !u->said_start && !h->bytes && h->position == u->next);
+                promise(u->must_start && !u->said_start && !h->bytes && h->position == u->s.written);
                 u->said_start = true;
                 break;
         case LINK_DATA:
                 promise(!u->said_bye && u->said_start == u->must_start);
-                promise(h->bytes && h->bytes <= RING_MOST && h->position == u->next);
+                promise(h->bytes && h->bytes <= RING_MOST && h->position == u->s.written);
                 u->span = h->bytes;
                 u->said.have = 0;
                 break;
@@ -684,7 +683,7 @@ static void tx_said(struct sender *u) {
         default:
                 promise(!u->said_bye);
                 u->said_bye = true;
-                promise(h->kind == LINK_BYE && u->has_end && h->position == u->s.end && u->next == u->s.end && !h->bytes);
+                promise(h->kind == LINK_BYE && u->has_end && h->position == u->s.end && u->s.written == u->s.end && !h->bytes);
                 promise(u->said_start == u->must_start);
         }
 }
@@ -716,8 +715,8 @@ static void tx_write(struct sender *u, size_t n) {
                 take = out.head_bytes + out.span_bytes < n ? out.head_bytes + out.span_bytes : n;
                 for (size_t i = 0; i < take; i++)
                         if (i >= out.head_bytes) {
-                                promise(u->span && out.position + i - out.head_bytes == u->next);
-                                u->next++;
+                                promise(u->span && out.position + i - out.head_bytes == u->s.written);
+                                u->s.written++;
                                 u->span--;
                         } else if (said_byte(&u->said, ((const unsigned char *)out.head)[i]))
                                 tx_said(u);
@@ -809,7 +808,7 @@ static void tx_step(struct sender *u) {
         case 11:
                 if (!u->s.has_lane) {
                         u->s.has_lane = true;
-                        u->s.acked = u->s.sent = u->s.reached = u->tail = u->most = u->next = u->start;
+                        u->s.acked = u->s.sent = u->s.reached = u->tail = u->most = u->s.written = u->start;
                         link_tx_start(u->t, u->start);
                 }
                 break;
@@ -843,7 +842,7 @@ static void sender(struct input *in, unsigned flags) {
         link_tx_init(u.t, SESSION, &hello, crc_of_span, &u);
         if (flags & 0x40) {
                 u.s.has_lane = true;
-                u.s.acked = u.s.sent = u.s.reached = u.tail = u.most = u.next = u.start;
+                u.s.acked = u.s.sent = u.s.reached = u.tail = u.most = u.s.written = u.start;
                 link_tx_start(u.t, u.start);
         }
         tx_connect(&u);

@@ -110,6 +110,7 @@ struct tx_stand {
         enum link_state state;
         bool has_lane, said_bye;
         uint64_t session, align, acked, sent, reached, end;
+        uint64_t written; /* so far has the connection taken what was handed out */
 };
 
 static inline int tx_should(const struct tx_stand *s, const struct link_header *h, const unsigned char *payload) {
@@ -135,7 +136,7 @@ static inline int tx_should(const struct tx_stand *s, const struct link_header *
                 return h->position == LINK_NOWHERE || (s->has_lane && ahead <= s->reached - s->acked && ahead % s->align == 0)
                         ? 0 : -EPROTO;
         case LINK_ACK:
-                return s->state == LINK_OPEN && ahead <= s->sent - s->acked && ahead % s->align == 0 ? 0 : -EPROTO;
+                return s->state == LINK_OPEN && ahead <= s->written - s->acked && ahead % s->align == 0 ? 0 : -EPROTO;
         case LINK_READERS:
                 return s->state == LINK_OPEN ? 0 : -EPROTO;
         case LINK_STOP:
