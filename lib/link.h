@@ -3,8 +3,8 @@
  *
  * The channel itself is this process's own, like memory://. At the end that sends, the link is the one reader of its
  * group: it takes runs of records as they lie in the ring, and releases them when the other end has them. At the end that
- * receives, every session is a producer: what arrives lands in its lane. So nothing else in lib/ knows of links, and whatever
- * holds between a producer and a reader (order, back-pressure, waiting, metrics) holds at both ends.
+ * receives, every session is a producer: what arrives lands in its lane. So whatever holds between a producer and a reader
+ * (order, back-pressure, waiting, metrics) holds at both ends, and no other part of lib/ treats their messages differently.
  *
  * One thread per process ("psyne-link"), or psyne_poll(). It sleeps in a waitset of endpoints and sockets, and owns
  * everything here that is not said to be under the lock.

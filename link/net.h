@@ -39,6 +39,5 @@ uint16_t net_port(int fd);
 void net_set_port(struct net_address *a, uint16_t port);
 void net_name(const struct net_address *a, char ret[NET_TEXT_MAX]); /* 127.0.0.1:4711, [::1]:4711 */
 void net_peer(int fd, char ret[NET_TEXT_MAX]);
-void net_acknowledge_soon(int fd); /* the kernel forgets it: again after each receive */
 void net_look(int fd, struct net_info *ret);
 #endif

@@ -65,11 +65,6 @@ void bulk_take(struct lane_rx *x, uint64_t to) {
         rx_store(x);
 }
 
-void bulk_give_back(struct lane_rx *x) {
-        x->redelivering = false;
-        bulk_take(x, x->hot.released);
-}
-
 void bulk_release(struct lane_rx *x, uint64_t to) {
         rx_count(x, to);
         rx_store(x);

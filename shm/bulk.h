@@ -19,7 +19,6 @@
 int64_t bulk_span(const struct lane_rx *x, uint64_t position, uint64_t most);
 const void *bulk_at(const struct lane_rx *x, uint64_t position); /* contiguous for a ring's length */
 void bulk_take(struct lane_rx *x, uint64_t to);                  /* up to there, of what bulk_span() saw */
-void bulk_give_back(struct lane_rx *x);                          /* nothing is taken that is not released */
 void bulk_release(struct lane_rx *x, uint64_t to);               /* of what is taken */
 
 /* ---- landing ---- */
