@@ -1,6 +1,6 @@
 /*
- * A sender and a receiver in two processes, spinning, for strace-count.sh to look at: stream N. What they do around
- * the messages does not depend on N, so neither may the number of their system calls.
+ * A sender and a receiver in two processes, spinning, for strace-count.sh to look at: stream N. Each calls getppid(),
+ * which nothing else here does, when WARM_UP messages have passed and again behind the next N.
  */
 #include <signal.h>
 #include <stdlib.h>
@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "support/world.h"
+
+#define WARM_UP 10000 /* and whatever joining takes is done */
 
 static int side(bool sender, uint64_t n) {
         struct psyne_channel *ch;
@@ -22,7 +24,9 @@ static int side(bool sender, uint64_t n) {
                 return 2;
         while (psyne_wait_peers(ch, 1, 1, PSYNE_NOWAIT) < 0) /* without sleeping: that would be a call more or less */
                 ;
-        for (uint64_t i = 0; i < n; i++)
+        for (uint64_t i = 0; i < WARM_UP + n; i++) {
+                if (i == WARM_UP)
+                        (void)getppid();
                 if (sender) {
                         if (psyne_claim(p, 8, PSYNE_FOREVER, &m) < 0)
                                 return 3;
@@ -35,6 +39,8 @@ static int side(bool sender, uint64_t n) {
                         if (psyne_release(c, &m) < 0)
                                 return 6;
                 }
+        }
+        (void)getppid();
         _exit(0); /* not through close(), which may have to wait */
 }
 
