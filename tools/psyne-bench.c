@@ -26,11 +26,13 @@ static const struct {
         {"lat", bench_lat, BENCH_LAT, "round trips, both sides spinning"},
         {"modes", bench_modes, BENCH_MODES, "messages per second with many on each side, in every mode of channel"},
         {"rate", bench_rate, BENCH_RATE, "messages per second one way, single and bulk calls"},
+        {"tcp", bench_tcp, BENCH_LAT | BENCH_RATE, "round trips and one way through TCP over loopback"},
         {"wake", bench_wake, 0, "round trips of sleepers, and publishing when nobody sleeps"},
 };
 
 static const struct bench_impl *const impls[] = {&impl_line, &impl_floor, &impl_futex, &impl_uring, &impl_eventfd, &impl_sqpoll,
-        &impl_psyne, &impl_psyne_futex, &impl_psyne_eventfd};
+        &impl_psyne, &impl_psyne_futex, &impl_psyne_eventfd,
+        &impl_tcp_floor, &impl_psyne_tcp, &impl_psyne_inline};
 
 enum {
         OPT_AGAINST = 256,

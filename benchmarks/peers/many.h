@@ -229,8 +229,8 @@ inline void detach(void *ctx, bench_side *) {
 
 template <template <size_t, size_t> class Q, int Variant>
 constexpr bench_impl impl(const char *name, const char *package, const char *version, unsigned calls, unsigned modes) {
-        return {name, package, version, BENCH_MODES, calls, modes, BENCH_WAIT_SPIN | BENCH_WAIT_YIELD, true,
-                attach<Q, Variant>, run, detach};
+        return {name, package, version, BENCH_MODES, calls, modes, BENCH_WAIT_SPIN | BENCH_WAIT_YIELD, BENCH_MEMORY,
+                true,                 attach<Q, Variant>, run, detach};
 }
 
 inline int main(int argc, char **argv, const bench_impl *const *impls, size_t n) {

@@ -202,7 +202,7 @@ template <template <size_t, size_t> class Q>
 int main(int argc, char **argv, const char *name, const char *package, const char *version, unsigned calls,
         unsigned modes, bool has_pauses) {
         static const bench_impl impl = {name, package, version, BENCH_LAT | BENCH_RATE, calls, modes, BENCH_WAIT_SPIN,
-                has_pauses, attach<Q>, run, detach};
+                BENCH_MEMORY, has_pauses, attach<Q>, run, detach};
         const bench_impl *const impls[] = {&impl};
         int ret;
 

@@ -23,7 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BENCH_PROTOCOL 1u
+#define BENCH_PROTOCOL 2u
 #define BENCH_MAGIC 0x68636e6265797370ull /* "psyebnch", little-endian */
 #define BENCH_SLOTS_MAX 48u
 #define BENCH_ARENA_BYTES (16u << 20) /* two rings of 4 MiB, each with as much again for what else a queue keeps */
@@ -58,6 +58,12 @@ enum bench_wait {
         BENCH_WAIT_YIELD = 1 << 3, /* sched_yield() between two looks */
 };
 
+/* What lies between the two sides. An implementation is made for one of them. */
+enum bench_over {
+        BENCH_MEMORY,
+        BENCH_TCP, /* over loopback */
+};
+
 /* What a channel is for; BENCH_MODES only. */
 enum bench_channel {
         BENCH_NO_CHANNEL,
@@ -75,7 +81,7 @@ enum bench_channel {
 struct bench_spec {
         uint32_t order;
         uint32_t what, calls, wait;
-        uint32_t mode;
+        uint32_t mode, over;
         uint32_t serial;     /* differs for every attach: for names */
         uint64_t size;       /* bytes of payload, a multiple of 8 */
         uint64_t ring_bytes; /* per direction */

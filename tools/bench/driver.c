@@ -126,8 +126,8 @@ int driver_describe(struct driver *d, const char *path, struct adapter *ret, siz
                 struct adapter *a = &ret[n];
 
                 memset(a, 0, sizeof(*a));
-                if (sscanf(line, "%31s %47s %31s %u %u %u %u %u %u", a->name, a->package, a->version, &a->protocol,
-                            &a->what, &a->calls, &a->modes, &a->waits, &a->has_pauses) != 9 ||
+                if (sscanf(line, "%31s %47s %31s %u %u %u %u %u %u %u", a->name, a->package, a->version, &a->protocol,
+                            &a->what, &a->calls, &a->modes, &a->waits, &a->over, &a->has_pauses) != 10 ||
                         a->protocol != BENCH_PROTOCOL)
                         continue;
                 snprintf(a->path, sizeof(a->path), "%s", path);

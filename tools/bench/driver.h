@@ -14,7 +14,7 @@
 struct adapter {
         char path[512];
         char name[32], package[48], version[32];
-        unsigned protocol, what, calls, modes, waits, has_pauses;
+        unsigned protocol, what, calls, modes, waits, over, has_pauses;
 };
 
 struct contender {

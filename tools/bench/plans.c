@@ -5,6 +5,8 @@
 
 static const uint64_t sizes_lat[] = {8, 32, 48, 64};
 static const uint64_t sizes_rate[] = {8, 64, 1024, 65536, 1048576};
+static const uint64_t sizes_tcp_lat[] = {64};
+static const uint64_t sizes_tcp_rate[] = {64, 1024, 65536, 1048576};
 static const uint64_t sizes_wake[] = {8};
 
 #define SIZES(r, own) ((r)->options.n_sizes ? (r)->options.sizes : (own))
@@ -42,6 +44,31 @@ int bench_rate(struct run *r) {
                 const struct bench_spec spec = spec_of(r, BENCH_RATE, BENCH_WAIT_SPIN, SIZES(r, sizes_rate)[i]);
                 const int err = run_table(r, "rate", "one way, every byte written and read", &spec);
 
+                if (err < 0)
+                        return err;
+        }
+        return 0;
+}
+
+/* Through TCP over loopback: round trips that are polled for and ones that are slept for, and one way. */
+int bench_tcp(struct run *r) {
+        slice_default(r, 10);
+        for (unsigned i = 0; i < N_SIZES(r, sizes_tcp_lat); i++)
+                for (unsigned sleeps = 0; sleeps < 2; sleeps++) {
+                        struct bench_spec spec = spec_of(r, BENCH_LAT, sleeps ? BENCH_WAIT_BLOCK : BENCH_WAIT_SPIN, SIZES(r, sizes_tcp_lat)[i]);
+                        int err;
+
+                        spec.over = BENCH_TCP;
+                        err = run_table(r, "tcp-lat", sleeps ? "round trip, both sides asleep between messages" : "round trip, both sides polling", &spec);
+                        if (err < 0)
+                                return err;
+                }
+        for (unsigned i = 0; i < N_SIZES(r, sizes_tcp_rate); i++) {
+                struct bench_spec spec = spec_of(r, BENCH_RATE, BENCH_WAIT_BLOCK, SIZES(r, sizes_tcp_rate)[i]);
+                int err;
+
+                spec.over = BENCH_TCP;
+                err = run_table(r, "tcp-rate", "one way, every byte written and read", &spec);
                 if (err < 0)
                         return err;
         }

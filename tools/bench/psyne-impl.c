@@ -18,13 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-struct psyne_side {
-        struct psyne_channel *out_channel, *in_channel;
-        struct psyne_producer *out;
-        struct psyne_consumer *in;
-};
-
-static void psyne_side_free(struct psyne_side *p) {
+void psyne_side_free(struct psyne_side *p) {
         if (p->out)
                 psyne_producer_close(p->out);
         if (p->in)
@@ -210,6 +204,10 @@ LOOP_CALL void psyne_bulk_take(void *ctx, size_t size, struct payload_reader *t)
 }
 
 LOOP_RUN_DEFINE(psyne_run_two, psyne_one_send, psyne_one_take, psyne_bulk_send, psyne_bulk_take)
+
+void psyne_impl_loops(struct psyne_side *p, struct bench_side *s) {
+        psyne_run_two(p, s);
+}
 
 static void psyne_run(void *ctx, struct bench_side *s) {
         if (s->spec->what == BENCH_MODES)

@@ -6,6 +6,17 @@
 
 #include "bench/worker.h"
 
+struct psyne_side {
+        struct psyne_channel *out_channel, *in_channel;
+        struct psyne_producer *out;
+        struct psyne_consumer *in;
+};
+
+void psyne_side_free(struct psyne_side *p); /* what is open in it, and itself */
+
+/* One slice. */
+void psyne_impl_loops(struct psyne_side *p, struct bench_side *s);
+
 enum psyne_wait psyne_side_wait(const struct bench_side *s);
 
 /* "pages 4K, wake io_uring, ..." as the channels report it; either may be NULL. */

@@ -98,7 +98,7 @@ static void run_add_adapters(struct run *r, const struct adapter *a, int n, bool
                 r->adapters[r->n_adapters].is_psyne = is_psyne;
                 r->adapters[r->n_adapters].is_against = is_against;
                 r->adapters[r->n_adapters].is_floor =
-                        !is_peer && (!strcmp(a[i].name, "floor") || !strcmp(a[i].name, "futex"));
+                        !is_peer && (!strcmp(a[i].name, "floor") || !strcmp(a[i].name, "futex") || !strcmp(a[i].name, "tcp-floor"));
                 r->n_adapters++;
         }
 }
@@ -312,7 +312,7 @@ static bool only_by_name(const struct adapter *a) {
 bool run_takes_part(const struct run *r, const struct table *t, unsigned i) {
         const struct adapter *a = &r->adapters[i].adapter;
 
-        return (a->what & t->spec.what) && (a->waits & t->spec.wait) &&
+        return (a->what & t->spec.what) && (a->waits & t->spec.wait) && a->over == t->spec.over &&
                (r->options.impls ? list_has(r->options.impls, a->name) : !only_by_name(a));
 }
 

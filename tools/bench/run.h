@@ -69,6 +69,7 @@ int bench_floor(struct run *r);
 int bench_lat(struct run *r);
 int bench_modes(struct run *r);
 int bench_rate(struct run *r);
+int bench_tcp(struct run *r);
 int bench_wake(struct run *r);
 
 #endif

@@ -269,8 +269,8 @@ static void *side_main(void *arg) {
 
 static void impl_describe(const struct bench_impl *i) {
         /* One line: words first, then masks as in control.h. The driver reads it with sscanf. */
-        printf("%s %s %s %u %u %u %u %u %u\n", i->name, i->package, i->version, BENCH_PROTOCOL, i->what, i->calls,
-                i->modes, i->waits, i->has_pauses);
+        printf("%s %s %s %u %u %u %u %u %u %u\n", i->name, i->package, i->version, BENCH_PROTOCOL, i->what, i->calls,
+                i->modes, i->waits, i->over, i->has_pauses);
 }
 
 static int worker_run(char **argv, const struct bench_impl *impl) {

@@ -44,6 +44,7 @@ struct bench_impl {
         const char *package; /* the Debian package it comes from, "-" for our own */
         const char *version;
         uint32_t what, calls, modes, waits;
+        uint32_t over;
         uint32_t has_pauses; /* spec->pauses matters: the waits are the adapter's own loops */
         int (*attach)(struct bench_side *s, struct bench_arena *arena,
                 void **ret); /* else -errno, sentence in answer->text */
