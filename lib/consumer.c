@@ -240,7 +240,10 @@ static int poll_for_one(struct psyne_consumer *c, struct waiter *w, uint32_t eve
                         return 0;
                 if (walk_ready(c) >= 0)
                         return -EAGAIN; /* in another lane; or for the long way: padding, a flag, nonsense */
-                cpu_pause();
+                if (c->reaps)
+                        link_reap(c->channel);
+                else
+                        cpu_pause();
                 if (++polls % 16 == 0 && __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE) != event)
                         return -EAGAIN;
                 if (polls % 64 == 0 && (w->deadline_ns != CLOCK_FOREVER || w->spin_until_ns != CLOCK_FOREVER)) {
@@ -305,6 +308,9 @@ static int spin_recv(struct psyne_consumer *c, struct waiter *w, uint32_t event,
 void consumer_lie_down(struct psyne_consumer *c, int64_t deadline_ns, struct rest *rest) {
         struct layout_member *m = c->shared;
         int64_t now = clock_ns();
+
+        if (c->reaps)
+                link_reap_no_more(c->channel);
 
         rest->until_ns = now + (c->is_shared ? BACKSTOP_SHARED_NS : BACKSTOP_NS);
         rest->must = c->is_shared;
@@ -441,6 +447,12 @@ static bool poll_recv(struct psyne_consumer *c, struct psyne_msg *ret) {
         return false;
 }
 
+/* Nothing was in the ring: what has come to the socket? */
+static bool look_and_reap(struct psyne_consumer *c, struct psyne_msg *ret) {
+        link_reap(c->channel);
+        return c->n_walk == 1 && !c->turn_over && !c->is_shared && !c->copies && !c->rx.stage && psyne_lane_recv(&c->rx.hot, ret);
+}
+
 /* The first receive after a sleep elsewhere. One that finds nothing and does not wait leaves everything as it is. */
 static int recv_armed(struct psyne_consumer *c, struct psyne_msg *ret, int64_t timeout_ns) {
         int r;
@@ -467,12 +479,15 @@ int psyne_recv_slow(struct psyne_consumer *c, struct psyne_msg *ret, int64_t tim
 
         if (!c || !ret)
                 return error_set(-EINVAL, "psyne_recv: no consumer or no message");
+        wait = __atomic_load_n(&c->endpoint.wait, __ATOMIC_RELAXED);
+        c->reaps = c->channel->inlined && wait == PSYNE_WAIT_SPIN && !c->channel->forked;
         if (c->endpoint.armed || c->told_later)
                 return recv_armed(c, ret, timeout_ns);
         if (c->is_shared && share_take_quick(c, ret))
                 return 0;
-        wait = __atomic_load_n(&c->endpoint.wait, __ATOMIC_RELAXED);
-        if (timeout_ns != PSYNE_NOWAIT && (wait == PSYNE_WAIT_SPIN || (wait == PSYNE_WAIT_HYBRID && !c->alone)) &&
+        if (c->reaps && look_and_reap(c, ret))
+                return 0;
+        if (timeout_ns != PSYNE_NOWAIT && !c->reaps && (wait == PSYNE_WAIT_SPIN || (wait == PSYNE_WAIT_HYBRID && !c->alone)) &&
                 poll_recv(c, ret))
                 return 0;
         error_clear();

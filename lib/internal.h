@@ -75,6 +75,7 @@ struct psyne_channel {
         struct psyne_consumer *consumers;
 
         struct link *link;          /* tcp */
+        bool inlined;               /* ... whose bytes are moved by those who send and receive */
         struct service *service;    /* ipc: who accepts and watches for us */
         void *service_state;
 };
@@ -195,6 +196,7 @@ struct psyne_consumer {
         bool had_producer;          /* since it opened, also one that came and left before it looked */
         uint64_t opened_at;         /* lanes_generation then; lanes of a higher order joined later */
         uint64_t received_before;   /* when it last found nothing */
+        bool reaps;                 /* its looks move what has come over a link (link-inline.c) */
         bool alone;                 /* one usable CPU, at the last look: spinning would keep the producer off it */
         uint32_t backoff;           /* pauses to take when it finds nothing after a run */
         struct wake_memory memory;  /* of producers */
@@ -395,6 +397,9 @@ int link_refused(const struct psyne_channel *ch);       /* 0, or why the other e
 uint64_t link_readers(const struct psyne_channel *ch);
 int link_poll(struct psyne_channel *ch, int64_t timeout_ns);
 int link_takes(const struct psyne_channel *ch, bool producer); /* 0; -ENOTSUP: that is the other end's */
+void link_push(struct psyne_producer *p);               /* inlined: what it committed leaves now */
+void link_reap(struct psyne_channel *ch);               /* inlined: what has come, lands */
+void link_reap_no_more(struct psyne_channel *ch);       /* its reader is about to sleep */
 void link_after_fork_child(struct psyne_channel *ch);
 void link_fork_prepare(void);
 void link_fork_parent(void);

@@ -20,6 +20,7 @@ static void inbound_drop_socket(struct inbound *in) {
         link_watch(in->link, &in->socket, in->fd, 0);
         close(in->fd);
         in->fd = -1;
+        in->verdict = 0;
         in->stage_from = in->stage_to = 0;
         in->blocked = in->ending = false;
 }
@@ -350,6 +351,7 @@ static int inbound_receive(struct inbound *in, int64_t now) {
                 struct link_into into;
                 struct iovec v[2];
                 size_t direct = 0;
+                bool drained;
                 ssize_t n;
                 int r;
 
@@ -376,6 +378,7 @@ static int inbound_receive(struct inbound *in, int64_t now) {
                 if (n <= 0)
                         return n ? (int)n : -ENOTCONN;
                 all += (size_t)n;
+                drained = (size_t)n < v[0].iov_len + (direct ? v[1].iov_len : 0);
                 if (!in->stage || direct) {
                         size_t there = direct && (size_t)n > direct ? direct : (size_t)n;
 
@@ -393,6 +396,8 @@ static int inbound_receive(struct inbound *in, int64_t now) {
                         in->starved = in->rx.frame_left != 0;
                         return 0;
                 }
+                if (drained)
+                        return 0;
         }
 }
 
@@ -417,8 +422,11 @@ static int inbound_answer(struct inbound *in) {
 /* What its socket and its lane's producer are watched for. */
 static void inbound_watch(struct inbound *in) {
         struct link *l = in->link;
+        bool reads = !in->starved && !in->ending;
 
-        link_watch(l, &in->socket, in->fd, (in->starved || in->ending ? 0 : EPOLLIN) | (in->blocked ? EPOLLOUT : 0));
+        if (in->rx.state == LINK_OPEN && link_is_reaped(l, clock_ns()))
+                reads = false;
+        link_watch(l, &in->socket, in->fd, (reads ? EPOLLIN : 0) | (in->blocked ? EPOLLOUT : 0));
         if (in->starved && !in->hopeless && !in->writer.events) {
                 in->p->asked = in->rx.now.bytes + in->p->tx.hot.align;
                 in->writer.events = 1;
@@ -433,7 +441,8 @@ static void inbound_go(struct inbound *in, int64_t now) {
         if (in->dead || in->fd < 0)
                 return;
         inbound_eat(in);
-        if (in->stage_from != in->stage_to)
+        r = in->verdict;
+        if (r == 0 && in->stage_from != in->stage_to)
                 r = inbound_feed(in, now);
         if (r == 0 && in->stage_from == in->stage_to)
                 r = inbound_receive(in, now);
@@ -465,6 +474,22 @@ static void inbound_go(struct inbound *in, int64_t now) {
                 return;
         }
         inbound_watch(in);
+}
+
+bool inbound_reap(struct inbound *in, int64_t now) {
+        int r = 0;
+
+        if (in->dead || in->fd < 0 || in->rx.state != LINK_OPEN || in->starved || in->ending || in->blocked || in->verdict ||
+                in->stage_from != in->stage_to)
+                return true; /* the thread knows */
+        if (now >= link_rx_due_ns(&in->rx))
+                r = link_rx_tick(&in->rx, now);
+        if (r == 0)
+                r = inbound_receive(in, now);
+        if (r == 0)
+                r = inbound_answer(in);
+        in->verdict = r;
+        return r == 0 && !in->starved && !in->ending && !in->blocked;
 }
 
 void inbound_event(struct inbound *in) {
@@ -521,7 +546,7 @@ void inbound_tick(struct link *l, int64_t now) {
                 if (in->rx.state == LINK_OPEN && (in->rx.readers != readers || in->rx.stop != channel_stop_state(l->channel))) {
                         in->hopeless = false;
                         inbound_go(in, now);
-                } else if (now >= link_rx_due_ns(&in->rx))
+                } else if (now >= link_rx_due_ns(&in->rx) || in->verdict)
                         inbound_go(in, now);
                 else
                         inbound_watch(in);

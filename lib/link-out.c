@@ -169,7 +169,8 @@ static void take_what_waits(struct outbound *o) {
                 bulk_take(x, x->hot.taken + (uint64_t)n);
 }
 
-static void outbound_send(struct outbound *o, int64_t now) {
+/* -errno: hang up. */
+static int outbound_send(struct outbound *o) {
         struct lane_rx *x = place_of(o);
 
         while (o->fd >= 0 && !o->connecting) {
@@ -183,10 +184,8 @@ static void outbound_send(struct outbound *o, int64_t now) {
                         outbound_commit(o, x);
                 if (!link_tx_out(&o->tx, &out))
                         break;
-                if (out.span_bytes && !x) { /* nobody has the place where it lies any more */
-                        outbound_lost(o, now);
-                        return;
-                }
+                if (out.span_bytes && !x) /* nobody has the place where it lies any more */
+                        return -EPIPE;
                 if (out.head_bytes)
                         v[n++] = (struct iovec){(void *)(uintptr_t)out.head, out.head_bytes};
                 if (out.span_bytes)
@@ -194,15 +193,25 @@ static void outbound_send(struct outbound *o, int64_t now) {
                 r = wire_send(o->link->links->wire, o->fd, v, n);
                 if (r == -EAGAIN) {
                         o->blocked = true;
-                        return;
+                        return 0;
                 }
-                if (r < 0) {
-                        outbound_lost(o, now);
-                        return;
-                }
+                if (r < 0)
+                        return (int)r;
                 link_tx_wrote(&o->tx, (size_t)r);
         }
         o->blocked = false;
+        return 0;
+}
+
+bool outbound_push(struct outbound *o) {
+        if (o->fd < 0 || o->connecting || o->blocked || o->tx.state != LINK_OPEN)
+                return true; /* it will be sent when that has changed */
+        if (!place_of(o))
+                return false;
+        if (outbound_send(o) < 0)
+                o->broken = true;
+        recount(o->link->reader);
+        return !o->broken && !o->blocked;
 }
 
 /* The other end has it. */
@@ -310,7 +319,7 @@ static void reader_watch(struct link *l) {
 
         for (struct outbound *o = l->out; o; o = o->next)
                 useful |= o->taken && o->tx.state == LINK_OPEN && !o->blocked;
-        useful = useful && l->reader && !l->reader_rests;
+        useful = useful && l->reader && !l->reader_rests && !l->inlined;
         if (useful == (l->reading.events != 0))
                 return;
         l->reading.events = useful;
@@ -328,6 +337,24 @@ static bool is_underway(const struct outbound *o, int64_t now) {
         return now < o->progress_ns + o->link->resume_ns;
 }
 
+/* Every commit has somebody to wake, from now on: it comes to link_push(). What was committed before is sent by this turn. */
+static void reader_lie_down(struct link *l) {
+        struct rest rest;
+
+        consumer_lie_down(l->reader, CLOCK_FOREVER, &rest);
+        wake_barrier_heavy(l->channel);
+        l->lies = true;
+}
+
+static void reader_close(struct link *l) {
+        if (l->lies)
+                consumer_get_up(l->reader);
+        l->lies = false;
+        l->reading.events = 0; /* it leaves the set as it closes */
+        (void)psyne_consumer_close(l->reader);
+        l->reader = NULL;
+}
+
 /* As many as there are readers at the other end: one, or none. */
 static void reader_follow(struct link *l, int64_t now) {
         bool wanted = false, underway = false;
@@ -342,13 +369,13 @@ static void reader_follow(struct link *l, int64_t now) {
                 if (link_reader_open(l->channel, &l->reader) < 0)
                         l->reader = NULL;
                 l->reader_rests = false;
+                if (l->reader && l->inlined)
+                        reader_lie_down(l);
         } else if (!wanted && l->reader && !underway) {
                 for (struct outbound *o = l->out; o; o = o->next) /* a frame that is stuck halfway: WELCOME will say where */
                         if (o->taken && o->tx.state == LINK_OPEN && (o->tx.sent != o->tx.acked || o->tx.span_left))
                                 outbound_lost(o, now);
-                l->reading.events = 0; /* it leaves the set as it closes */
-                (void)psyne_consumer_close(l->reader);
-                l->reader = NULL;
+                reader_close(l);
         }
 }
 
@@ -359,7 +386,7 @@ void outbound_reader_event(struct link *l, uint32_t what) {
 
 /* ---- lanes -------------------------------------------------------------------------------------------------------- */
 
-static struct outbound *outbound_of(struct link *l, uint32_t lane, uint32_t generation) {
+struct outbound *outbound_of(struct link *l, uint32_t lane, uint32_t generation) {
         struct outbound *o;
 
         for (o = l->out; o && !(o->taken && o->lane == lane && o->generation == generation); o = o->next)
@@ -457,6 +484,9 @@ void outbound_tick(struct link *l, int64_t now) {
                         outbound_outlive(o);
                         continue;
                 }
+                if (o->broken && o->fd >= 0)
+                        outbound_lost(o, now);
+                o->broken = false;
                 if (o->fd < 0) {
                         if (now >= o->retry_ns && (l->life == LINK_LIVES || o->taken)) /* one that leaves has that to send */
                                 outbound_connect(o, now);
@@ -477,8 +507,8 @@ void outbound_tick(struct link *l, int64_t now) {
                 if (o->taken && o->tx.state == LINK_OPEN)
                         look_for_end(o);
                 link_tx_stop(&o->tx, stop);
-                if (!o->blocked || o->writable)
-                        outbound_send(o, now);
+                if ((!o->blocked || o->writable) && outbound_send(o) < 0)
+                        outbound_lost(o, now);
                 o->writable = false;
                 if (o->fd >= 0)
                         link_watch(l, &o->socket, o->fd, o->connecting ? EPOLLOUT : o->blocked ? EPOLLIN | EPOLLOUT : EPOLLIN);
@@ -512,9 +542,6 @@ uint64_t outbound_acked(const struct link *l) {
 void outbound_free_all(struct link *l) {
         while (l->out)
                 outbound_free(l->out);
-        if (l->reader) {
-                l->reading.events = 0;
-                (void)psyne_consumer_close(l->reader);
-        }
-        l->reader = NULL;
+        if (l->reader)
+                reader_close(l);
 }

@@ -14,7 +14,7 @@
 #define USER_TIMEOUT_MS 25000u       /* a host that vanished with bytes of ours under way; as long as keepalive takes else */
 
 static pthread_mutex_t links_lock = PTHREAD_MUTEX_INITIALIZER; /* process_links; before any links' lock */
-static struct links *process_links;
+static struct links *process_links, *all_links;
 
 /* ---- for link-in.c and link-out.c ---------------------------------------------------------------------------------- */
 
@@ -170,7 +170,7 @@ static void links_free(struct links *s) {
         free(s);
 }
 
-static int links_new(bool threaded, struct links **ret) {
+static int links_new(bool threaded, bool by_many, struct links **ret) {
         struct links *s = calloc(1, sizeof(*s));
         sigset_t all, old;
         int r;
@@ -182,7 +182,7 @@ static int links_new(bool threaded, struct links **ret) {
         s->threaded = threaded;
         r = psyne_waitset_new(&s->set);
         if (r == 0)
-                r = wire_new(&s->wire);
+                r = wire_new(by_many, &s->wire);
         if (r == 0 && threaded) {
                 sigfillset(&all); /* no signal of the application's may land here */
                 pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -193,6 +193,8 @@ static int links_new(bool threaded, struct links **ret) {
                 links_free(s);
                 return r;
         }
+        s->next = all_links;
+        all_links = s;
         *ret = s;
         return 0;
 }
@@ -204,6 +206,11 @@ static void links_use_no_more(struct links *s) {
         last = --s->users == 0;
         if (last && s == process_links)
                 process_links = NULL;
+        for (struct links **at = &all_links; last && *at; at = &(*at)->next)
+                if (*at == s) {
+                        *at = s->next;
+                        break;
+                }
         pthread_mutex_unlock(&links_lock);
         if (!last)
                 return;
@@ -254,6 +261,7 @@ int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode) {
         *l = (struct link){
                 .channel = ch,
                 .listens = u->role == URI_ROLE_LISTEN,
+                .inlined = u->inlined,
                 .mode = mode,
                 .options = {.send_buffer = u->send_buffer, .receive_buffer = u->receive_buffer, .user_timeout_ms = USER_TIMEOUT_MS},
                 .resume_ns = uri_has(u, URI_RESUME) ? (int64_t)u->resume_ns : LINK_RESUME_DEFAULT_NS,
@@ -274,15 +282,16 @@ int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode) {
                 return r;
         }
         pthread_mutex_lock(&links_lock);
-        s = ch->flags & PSYNE_NO_THREAD ? NULL : process_links;
+        s = ch->flags & PSYNE_NO_THREAD || l->inlined ? NULL : process_links;
         if (!s)
-                r = links_new(!(ch->flags & PSYNE_NO_THREAD), &s);
+                r = links_new(!(ch->flags & PSYNE_NO_THREAD), l->inlined, &s);
         if (r == 0) {
                 s->users++;
-                if (s->threaded)
+                if (s->threaded && !l->inlined)
                         process_links = s;
                 l->links = s;
                 ch->link = l;
+                ch->inlined = l->inlined;
                 pthread_mutex_lock(&s->lock);
                 l->next = s->list;
                 s->list = l;
@@ -474,13 +483,13 @@ int psyne_port(const struct psyne_channel *ch) {
 
 void link_fork_prepare(void) {
         pthread_mutex_lock(&links_lock);
-        if (process_links)
-                pthread_mutex_lock(&process_links->lock);
+        for (struct links *s = all_links; s; s = s->next)
+                pthread_mutex_lock(&s->lock);
 }
 
 void link_fork_parent(void) {
-        if (process_links)
-                pthread_mutex_unlock(&process_links->lock);
+        for (struct links *s = all_links; s; s = s->next)
+                pthread_mutex_unlock(&s->lock);
         pthread_mutex_unlock(&links_lock);
 }
 
@@ -502,6 +511,6 @@ void link_after_fork_child(struct psyne_channel *ch) {
 }
 
 void link_fork_child(void) {
-        process_links = NULL;
+        process_links = all_links = NULL;
         pthread_mutex_init(&links_lock, NULL);
 }

@@ -7,7 +7,8 @@
  * (order, back-pressure, waiting, metrics) holds at both ends, and no other part of lib/ treats their messages differently.
  *
  * One thread per process ("psyne-link"), or psyne_poll(). It sleeps in a waitset of endpoints and sockets, and owns
- * everything here that is not said to be under the lock.
+ * everything here that is not said to be under the lock. An inlined channel has one of its own, which leaves the moving of
+ * bytes to those who send and receive (link-inline.c); there everything is under the lock.
  */
 #ifndef PSYNE_LINK_H
 #define PSYNE_LINK_H
@@ -37,6 +38,7 @@ struct watched {
 struct outbound {
         struct outbound *next, *grave;
         bool dead;
+        bool broken;                 /* found by link_push(): the thread's to hang up on */
         struct link *link;
         struct watched socket;
         struct link_tx tx;
@@ -65,6 +67,7 @@ struct inbound {
         bool ending;                 /* the connection is over once what it has to say is said */
         bool closed;                 /* its sender said goodbye */
         bool dead;
+        int verdict;                 /* of link_reap(): the thread's to hang up for */
         struct inbound *grave;       /* links->graves */
         int64_t lost_ns;
         struct psyne_producer *p;    /* NULL: no lane yet */
@@ -82,6 +85,10 @@ struct link {
         struct links *links;
         struct psyne_channel *channel;
         bool listens;
+        bool inlined;                /* link-inline.c */
+        bool lies;                   /* inlined: its reader's bit stands, and every commit comes to link_push() */
+        int64_t reaped_ns;           /* lock: when a reader looked last; 0: the thread reads */
+        bool reaped;                 /* ... atomic, as those see it who do */
         enum psyne_mode mode;        /* that was asked for, 0 = any */
         struct net_address addresses[NET_ADDRESSES_MAX];
         unsigned n_addresses;
@@ -119,6 +126,7 @@ struct links {
         struct psyne_waitset *set;
         struct wire *wire;
         struct link *list;           /* lock */
+        struct links *next;          /* links_lock: all of this process */
         pthread_t thread;
         bool threaded, stop;
         unsigned users;
@@ -127,12 +135,18 @@ struct links {
         int64_t due_ns;              /* of this turn's timers: the earliest */
 };
 
+/* link-inline.c */
+#define LINK_REAPED_FOR_NS 10000000ll /* the thread keeps off the sockets for so long after a reader was there */
+bool link_is_reaped(struct link *l, int64_t now);
+
 /* link.c */
 void link_watch(struct link *l, struct watched *w, int fd, uint32_t events); /* 0: no more */
 void link_due(struct link *l, int64_t at_ns);
 void link_log(struct link *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* link-out.c */
+struct outbound *outbound_of(struct link *l, uint32_t lane, uint32_t generation);
+bool outbound_push(struct outbound *o); /* false: the thread has to look */
 void outbound_tick(struct link *l, int64_t now);
 void outbound_event(struct outbound *o, uint32_t events);
 void outbound_reader_event(struct link *l, uint32_t what);
@@ -144,6 +158,7 @@ void outbound_free_all(struct link *l);
 int inbound_accept(struct link *l, int listener); /* -errno: no descriptor, or no memory */
 void inbound_tick(struct link *l, int64_t now);
 void inbound_event(struct inbound *in);
+bool inbound_reap(struct inbound *in, int64_t now); /* false: the thread has to look */
 void inbound_writable(struct inbound *in, uint32_t what);
 void inbound_free_all(struct link *l);
 #endif

@@ -224,10 +224,11 @@ static const struct key keys[URI_N_KEYS] = {
         [URI_SNDBUF] = BYTES("sndbuf", send_buffer, INT32_MAX / 2),
         [URI_RCVBUF] = BYTES("rcvbuf", receive_buffer, INT32_MAX / 2),
         [URI_KEY] = {.name = "key", .max = UINT64_MAX}, /* text, see parse_pair() */
+        [URI_INLINE] = WORD("inline", inlined, words_bool),
         [URI_RESUME] = {.name = "resume", .parse = parse_duration, .max = INT64_MAX, FIELD(resume_ns)},
 };
 static const uint64_t link_keys = 1ull << URI_ROLE | 1ull << URI_SNDBUF | 1ull << URI_RCVBUF |
-        1ull << URI_RESUME | 1ull << URI_KEY;
+        1ull << URI_RESUME | 1ull << URI_KEY | 1ull << URI_INLINE;
 static_assert(URI_N_KEYS <= 64, "one bit of struct uri's set per key");
 
 static const struct {
@@ -475,7 +476,7 @@ int uri_parse(const char *text, struct uri *ret) {
         }
 
         if (u.scheme != URI_TCP && u.set & link_keys)
-                return error_set(-EINVAL, "role, sndbuf, rcvbuf, resume and key are for tcp:// only");
+                return error_set(-EINVAL, "role, sndbuf, rcvbuf, resume, key and inline are for tcp:// only");
         if (u.scheme == URI_TCP && !uri_has(&u, URI_ROLE))
                 u.role = is_any_host(u.host) ? URI_ROLE_LISTEN : URI_ROLE_CONNECT;
 

@@ -51,6 +51,7 @@ enum uri_key {
         URI_RCVBUF,
         URI_RESUME,
         URI_KEY,
+        URI_INLINE,
         URI_N_KEYS,
 };
 
@@ -93,6 +94,7 @@ struct uri {
         uint32_t in_place; /* 0 or 1 */
         uint32_t nothread; /* 0 or 1, like the next */
         uint32_t metrics;
+        uint32_t inlined;
 };
 
 /*

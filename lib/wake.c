@@ -108,6 +108,10 @@ void psyne_wake_consumers(struct psyne_producer *p) {
 
         if (p->channel->forked)
                 return;
+        if (p->channel->inlined && !p->of_link) {
+                link_push(p);
+                return;
+        }
         for (; sleepers; sleepers &= sleepers - 1) {
                 uint32_t i = (uint32_t)__builtin_ctzll(sleepers), group;
 

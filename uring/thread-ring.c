@@ -12,6 +12,7 @@
 static const unsigned thread_ring_setups[] = {
         IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
         IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN,
+#define SETUPS_OF_ONE 2
         IORING_SETUP_COOP_TASKRUN,
         0,
 };
@@ -25,7 +26,7 @@ int thread_ring_init(struct thread_ring *ret, enum thread_ring_owner owner) {
                 if (err == -EINVAL)
                         return -EOPNOTSUPP;
         }
-        for (unsigned i = 0; i < sizeof(thread_ring_setups) / sizeof(*thread_ring_setups) && err == -EINVAL; ++i)
+        for (unsigned i = owner == THREAD_RING_OF_MANY ? SETUPS_OF_ONE : 0; i < sizeof(thread_ring_setups) / sizeof(*thread_ring_setups) && err == -EINVAL; ++i)
                 err = io_uring_queue_init(THREAD_RING_ENTRIES, &r.uring, thread_ring_setups[i]);
         if (err < 0)
                 return err;

@@ -28,6 +28,7 @@ enum thread_ring_owner {
         THREAD_RING_PINNED, /* used and deinitialised by the thread that made it: its fd is registered, saving a look-up
                              */
         THREAD_RING_MOVABLE, /* may be deinitialised by another thread, but is still used by one only */
+        THREAD_RING_OF_MANY, /* used by several threads, one at a time */
         THREAD_RING_TELLS, /* that, and thread_ring_has_work() says whether something completed. -EOPNOTSUPP before 6.1 */
 };
 

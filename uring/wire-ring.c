@@ -10,14 +10,14 @@ struct wire_ring {
         struct thread_ring ring;
 };
 
-int wire_ring_new(struct wire_ring **ret) {
+int wire_ring_new(bool by_many, struct wire_ring **ret) {
         struct wire_ring *r = malloc(sizeof(*r));
         int e;
 
         if (!r)
                 return -ENOMEM;
         r->ring = (struct thread_ring)THREAD_RING_NULL;
-        e = thread_ring_init(&r->ring, THREAD_RING_MOVABLE);
+        e = thread_ring_init(&r->ring, by_many ? THREAD_RING_OF_MANY : THREAD_RING_MOVABLE);
         if (e < 0) {
                 free(r);
                 return e;
@@ -43,13 +43,14 @@ static ssize_t go(struct wire_ring *r) {
         uint64_t user_data;
         int result, e;
 
-        do
-                e = thread_ring_enter(&r->ring, 1, -1);
-        while (e == -EINTR); /* submitted, and done */
+        e = thread_ring_enter(&r->ring, 0, -1);
         if (e < 0)
                 return e == -EBUSY || e == -EAGAIN ? -ENOBUFS : e; /* not submitted: no memory for a request */
-        if (!thread_ring_reap(&r->ring, &user_data, &result))
-                return -EIO;
+        while (!thread_ring_reap(&r->ring, &user_data, &result)) { /* it is there already, as a rule */
+                e = thread_ring_enter(&r->ring, 1, -1);
+                if (e < 0 && e != -EINTR)
+                        return e;
+        }
         return result;
 }
 

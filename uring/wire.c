@@ -9,16 +9,21 @@
 #include "uring/park.h"
 #include "uring/wire-ring.h"
 
+#define GATHER_BYTES 1024u /* a copy of so little is less than the kernel's look at a second vector */
+
 struct wire {
         struct wire_ring *ring; /* NULL: by the plain calls */
+        bool by_many;
+        unsigned char gathered[GATHER_BYTES];
 };
 
-int wire_new(struct wire **ret) {
+int wire_new(bool by_many, struct wire **ret) {
         struct wire *w = calloc(1, sizeof(*w));
 
         if (!w)
                 return -ENOMEM;
-        if (park_uring_allowed() && wire_ring_new(&w->ring) < 0)
+        w->by_many = by_many;
+        if (park_uring_allowed() && wire_ring_new(by_many, &w->ring) < 0)
                 w->ring = NULL;
         *ret = w;
         return 0;
@@ -40,20 +45,30 @@ static bool moved(struct wire *w, ssize_t r) {
         if (r != -EEXIST)
                 return false;
         w->ring = wire_ring_free(w->ring);
-        if (wire_ring_new(&w->ring) < 0)
+        if (wire_ring_new(w->by_many, &w->ring) < 0)
                 w->ring = NULL;
         return true;
 }
 
 ssize_t wire_send(struct wire *w, int fd, const struct iovec *v, unsigned n) {
-        const struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = n};
+        struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = n};
+        struct iovec all = {w->gathered, 0};
         ssize_t r;
+
+        if (n == 2 && v[0].iov_len + v[1].iov_len <= sizeof(w->gathered)) {
+                memcpy(w->gathered, v[0].iov_base, v[0].iov_len);
+                memcpy(w->gathered + v[0].iov_len, v[1].iov_base, v[1].iov_len);
+                all.iov_len = v[0].iov_len + v[1].iov_len;
+                m.msg_iov = &all;
+                m.msg_iovlen = 1;
+        }
 
         do
                 if (w->ring)
                         r = wire_ring_send(w->ring, fd, &m);
                 else {
-                        r = sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+                        r = m.msg_iovlen == 1 ? send(fd, m.msg_iov->iov_base, m.msg_iov->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
+                                            : sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
                         r = r < 0 ? -errno : r;
                 }
         while (r == -EINTR || moved(w, r));
@@ -68,7 +83,7 @@ ssize_t wire_receive(struct wire *w, int fd, const struct iovec *v, unsigned n) 
                 if (w->ring)
                         r = wire_ring_receive(w->ring, fd, &m);
                 else {
-                        r = recvmsg(fd, &m, MSG_DONTWAIT);
+                        r = n == 1 ? recv(fd, v->iov_base, v->iov_len, MSG_DONTWAIT) : recvmsg(fd, &m, MSG_DONTWAIT);
                         r = r < 0 ? -errno : r;
                 }
         while (r == -EINTR || moved(w, r));

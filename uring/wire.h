@@ -11,7 +11,7 @@
 
 struct wire;
 
-int wire_new(struct wire **ret);
+int wire_new(bool by_many, struct wire **ret); /* by several threads, in turn, or by one */
 struct wire *wire_free(struct wire *w); /* returns NULL, accepts it */
 bool wire_is_uring(const struct wire *w);
 

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "support/require.h"
 #include "support/world.h"
 
 #define SOON_NS (2 * SECOND) /* far less than the 30 s after which a sleeper looks by itself */
@@ -24,14 +25,6 @@ struct shared {
         uint64_t cpu_ns;
 };
 static struct shared *s;
-
-#define REQUIRE(cond)                                                                                                  \
-        do {                                                                                                           \
-                if (!(cond)) {                                                                                         \
-                        printf("FAIL: %s:%d: %s does not hold (%s)\n", __FILE__, __LINE__, #cond, psyne_last_error()); \
-                        return 1;                                                                                      \
-                }                                                                                                      \
-        } while (0)
 
 static int await(uint32_t *word, uint32_t at_least) {
         int64_t until = now_ns() + WATCHDOG_NS;

@@ -4,7 +4,7 @@
  * connection at a given byte or at the border of a frame, closes one direction, stops passing anything, flips a bit. Every
  * message has a number and a pattern; none may be lost, doubled, changed or out of order, and nothing may hang.
  *
- *      tcp-faults [EVENTS [STALL_MS]]      default 2,000 harmed connections, or PSYNE_EVENTS; stalls of up to 50 ms
+ *      tcp-faults [EVENTS [STALL_MS [inline]]]     default 2,000 harmed connections, or PSYNE_EVENTS; stalls of up to 50 ms
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -44,14 +44,22 @@ static size_t size_of(struct random *r) {
         }
 }
 
+static bool inlined; /* both ends: whoever sends and receives is in the middle of it when the connection breaks */
+
+static const char *query(bool sends) {
+        return !inlined ? "size=256K&wait=block&resume=20s" : sends ? "size=256K&resume=20s&inline=1" : "size=256K&resume=20s&inline=1&wait=spin";
+}
+
 static int receive(void) {
         struct psyne_channel *ch;
         struct psyne_consumer *c;
         struct psyne_msg m;
         uint64_t n = 0;
+        char uri[128];
         int r;
 
-        if (psyne_open("tcp://:0/faults?size=256K&wait=block&resume=20s", NULL, &ch) < 0 || psyne_consumer_open(ch, NULL, &c) < 0) {
+        snprintf(uri, sizeof(uri), "tcp://:0/faults?%s", query(false));
+        if (psyne_open(uri, NULL, &ch) < 0 || psyne_consumer_open(ch, NULL, &c) < 0) {
                 printf("FAIL: no receiver: %s\n", psyne_last_error());
                 return 2;
         }
@@ -386,6 +394,7 @@ int main(int argc, char **argv) {
 
         if (argc > 2)
                 stall_ns = strtoll(argv[2], NULL, 10) * MSEC;
+        inlined = argc > 3 && strcmp(argv[3], "inline") == 0;
         s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         if (s == MAP_FAILED)
                 return 1;
@@ -398,7 +407,7 @@ int main(int argc, char **argv) {
                 getsockname(listener, (struct sockaddr *)&a, &n) < 0)
                 return 77;
         (void)fcntl(listener, F_SETFL, O_NONBLOCK);
-        snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%u/faults?size=256K&wait=block&resume=20s", ntohs(a.sin_port));
+        snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%u/faults?%s", ntohs(a.sin_port), query(true));
         pids[0] = fork();
         if (pids[0] == 0) {
                 prctl(PR_SET_PDEATHSIG, SIGKILL);

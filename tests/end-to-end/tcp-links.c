@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "support/require.h"
 #include "support/world.h"
 
 #define N 20000u
@@ -25,15 +26,6 @@ struct shared {
         uint32_t last; /* received */
 };
 static struct shared *s;
-
-#define REQUIRE(cond)                                                                                                  \
-        do {                                                                                                           \
-                if (!(cond)) {                                                                                         \
-                        printf("FAIL: %s:%d: %s does not hold (%s)\n", __FILE__, __LINE__, #cond, psyne_last_error()); \
-                        fflush(stdout);                                                                                \
-                        return 1;                                                                                      \
-                }                                                                                                      \
-        } while (0)
 
 static int until_port(void) {
         int64_t until = now_ns() + WATCHDOG_NS;
@@ -163,6 +155,11 @@ static int names(void) {
 
 static int plain(void) {
         return several("tcp://:0/links?uring=never&wait=block", "tcp://127.0.0.1:%u/links?uring=never&wait=block", 1);
+}
+
+static int inlined(void) {
+        return several("tcp://:0/links?mode=mpsc&size=64K&inline=1&wait=spin", "tcp://127.0.0.1:%u/links?mode=mpsc&size=64K&inline=1",
+                N_SENDERS);
 }
 
 /* ---- without threads ------------------------------------------------------------------------------------------------ */
@@ -633,7 +630,7 @@ static int keys(void) {
 static const struct {
         const char *name;
         int (*run)(void);
-} cases[] = {{"many", many},     {"ipv6", ipv6},  {"names", names}, {"plain", plain},
+} cases[] = {{"many", many},     {"ipv6", ipv6},  {"names", names}, {"plain", plain}, {"inlined", inlined},
         {"polled", polled},      {"receiver-dies", receiver_dies},  {"sender-dies", sender_dies}, {"forks", forks},
         {"stalled", stalled}, {"padding", padding}, {"drained", drained}, {"reader-leaves", reader_leaves},
         {"keys", keys}};

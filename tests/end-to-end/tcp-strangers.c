@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "support/require.h"
 #include "support/world.h"
 
 #define MEMORY_MOST_KIB 4096 /* that all of it may cost the listener */
@@ -141,14 +142,6 @@ static int send_some(uint32_t from, uint32_t to) {
         (void)psyne_close(ch);
         return r;
 }
-
-#define REQUIRE(cond)                                                                                                  \
-        do {                                                                                                           \
-                if (!(cond)) {                                                                                         \
-                        printf("FAIL: %s:%d: %s does not hold (%s)\n", __FILE__, __LINE__, #cond, psyne_last_error()); \
-                        return 1;                                                                                      \
-                }                                                                                                      \
-        } while (0)
 
 static int visit(pid_t listener, unsigned silent) {
         static const char *const said[] = {

@@ -183,7 +183,7 @@ Test(uri, refuses_bad_percent_and_control_characters) {
 }
 
 Test(uri, reads_every_option) {
-        struct uri u = expect_parsed("tcp://:1/x?role=connect&sndbuf=1M&rcvbuf=64K&resume=5s&key=%2Fetc/k%26y&size=16M&mode=mpmc&align=128&producers=3&consumers=64&type=7&elem=4"
+        struct uri u = expect_parsed("tcp://:1/x?role=connect&sndbuf=1M&rcvbuf=64K&resume=5s&inline=1&key=%2Fetc/k%26y&size=16M&mode=mpmc&align=128&producers=3&consumers=64&type=7&elem=4"
                                      "&hash=0xDEADbeefcafef00d&huge=require&numa=never&uring=try&wait=block&perm=0660"
                                      "&linger=250ms&nothread=1&inplace=1&metrics=0&engine=futex&barrier=fence");
 
@@ -209,6 +209,7 @@ Test(uri, reads_every_option) {
         cr_expect_eq(u.send_buffer, 1 << 20);
         cr_expect_eq(u.receive_buffer, 64 << 10);
         cr_expect_eq(u.resume_ns, 5000000000u);
+        cr_expect_eq(u.inlined, 1u);
         cr_expect_str_eq(u.key_file, "/etc/k&y");
         cr_expect_eq(u.engine, URI_ENGINE_FUTEX);
         cr_expect_eq(u.barrier, URI_BARRIER_FENCE);

@@ -351,6 +351,7 @@ static int move_to_host(int side) {
 }
 
 int world_open_as(struct world *w, enum world_role role, const char *query, struct psyne_channel **ret) {
+        const char *more = getenv("PSYNE_TEST_LINK"); /* the whole suite with such links: inline=1&wait=spin */
         char uri[512], own[64], other[64];
         int r;
 
@@ -365,6 +366,9 @@ int world_open_as(struct world *w, enum world_role role, const char *query, stru
         snprintf(uri + strlen(uri), sizeof(uri) - strlen(uri), "?role=%s%s%s%s", role == ROLE_SENDS ? "connect" : "listen",
                 query ? "&" : "", query ? query : "",
                 query && (strstr(query, "size=") || strstr(query, "align=")) ? "" : w->page->shape);
+        if (more) /* its wait only where the body has none of its own */
+                snprintf(uri + strlen(uri), sizeof(uri) - strlen(uri), "&%.*s",
+                        query && strstr(query, "wait=") ? (int)strcspn(more, "&") : (int)strlen(more), more);
         r = psyne_open(uri, PSYNE_OPTS(.mode = w->mode->mode), ret);
         if (r < 0)
                 fprintf(stderr, "%s: %s\n", uri, psyne_last_error());
