@@ -20,19 +20,21 @@ static const struct {
         const char *name;
         int (*run)(struct run *r);
         unsigned peers_for; /* other libraries take part that can do this */
+        enum bench_over over;
         const char *idea;
 } commands[] = {
-        {"floor", bench_floor, 0, "what the machine allows: one cache line, a bare ring, a futex"},
-        {"lat", bench_lat, BENCH_LAT, "round trips, both sides spinning"},
-        {"modes", bench_modes, BENCH_MODES, "messages per second with many on each side, in every mode of channel"},
-        {"rate", bench_rate, BENCH_RATE, "messages per second one way, single and bulk calls"},
-        {"tcp", bench_tcp, BENCH_LAT | BENCH_RATE, "round trips and one way through TCP over loopback"},
-        {"wake", bench_wake, 0, "round trips of sleepers, and publishing when nobody sleeps"},
+        {"floor", bench_floor, 0, BENCH_MEMORY, "what the machine allows: one cache line, a bare ring, a futex"},
+        {"lat", bench_lat, BENCH_LAT, BENCH_MEMORY, "round trips, both sides spinning"},
+        {"modes", bench_modes, BENCH_MODES, BENCH_MEMORY, "messages per second with many on each side, in every mode of channel"},
+        {"rate", bench_rate, BENCH_RATE, BENCH_MEMORY, "messages per second one way, single and bulk calls"},
+        {"tcp-lat", bench_tcp_lat, BENCH_LAT, BENCH_TCP, "round trips through TCP over loopback, polling and asleep"},
+        {"tcp-rate", bench_tcp_rate, BENCH_RATE, BENCH_TCP, "messages per second one way through TCP over loopback"},
+        {"wake", bench_wake, 0, BENCH_MEMORY, "round trips of sleepers, and publishing when nobody sleeps"},
 };
 
 static const struct bench_impl *const impls[] = {&impl_line, &impl_floor, &impl_futex, &impl_uring, &impl_eventfd, &impl_sqpoll,
         &impl_psyne, &impl_psyne_futex, &impl_psyne_eventfd,
-        &impl_tcp_floor, &impl_psyne_tcp, &impl_psyne_inline};
+        &impl_tcp_floor, &impl_psyne_tcp, &impl_psyne_latency};
 
 enum {
         OPT_AGAINST = 256,
@@ -73,7 +75,7 @@ static const struct option options[] = {
 static void usage(FILE *f) {
         fprintf(f, "psyne-bench COMMAND [OPTIONS]\n\n");
         for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
-                fprintf(f, "  %-6s %s\n", commands[i].name, commands[i].idea);
+                fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].idea);
         fprintf(f, "\n"
                    "  -s, --sizes LIST        payload bytes, multiples of 8, K and M understood\n"
                    "  -r, --rounds N          rounds to keep per table (21)\n"
@@ -279,7 +281,7 @@ static int run_command(size_t command, const struct run_options *o, const char *
                 return -ENOMEM;
         r->interrupted = interrupted;
         r->text = json && !strcmp(json, "-") ? stderr : stdout;
-        err = run_init(r, o, commands[command].name, commands[command].peers_for);
+        err = run_init(r, o, commands[command].name, commands[command].peers_for, commands[command].over);
         if (err == 0) {
                 report_head(&r->report, r->text);
                 err = commands[command].run(r);

@@ -16,6 +16,6 @@ extern const struct bench_impl impl_uring; /* sleep-uring.c */
 extern const struct bench_impl impl_sqpoll;
 extern const struct bench_impl impl_tcp_floor; /* tcp-floor.c */
 extern const struct bench_impl impl_psyne_tcp; /* psyne-tcp.c */
-extern const struct bench_impl impl_psyne_inline;
+extern const struct bench_impl impl_psyne_latency;
 
 #endif

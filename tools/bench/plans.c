@@ -51,7 +51,7 @@ int bench_rate(struct run *r) {
 }
 
 /* Through TCP over loopback: round trips that are polled for and ones that are slept for, and one way. */
-int bench_tcp(struct run *r) {
+int bench_tcp_lat(struct run *r) {
         slice_default(r, 10);
         for (unsigned i = 0; i < N_SIZES(r, sizes_tcp_lat); i++)
                 for (unsigned sleeps = 0; sleeps < 2; sleeps++) {
@@ -63,6 +63,11 @@ int bench_tcp(struct run *r) {
                         if (err < 0)
                                 return err;
                 }
+        return 0;
+}
+
+int bench_tcp_rate(struct run *r) {
+        slice_default(r, 10);
         for (unsigned i = 0; i < N_SIZES(r, sizes_tcp_rate); i++) {
                 struct bench_spec spec = spec_of(r, BENCH_RATE, BENCH_WAIT_BLOCK, SIZES(r, sizes_tcp_rate)[i]);
                 int err;

@@ -97,16 +97,15 @@ static void psyne_tcp_detach(void *ctx, struct bench_side *s) {
         psyne_side_free(ctx);
 }
 
-#define PSYNE_TCP(n, a, w)                                                                                             \
+#define PSYNE_TCP(n, a, k, w)                                                                                             \
         {                                                                                                              \
-                .name = n, .package = "-", .version = PSYNE_VERSION, .what = BENCH_LAT | BENCH_RATE,                   \
+                .name = n, .package = "-", .version = PSYNE_VERSION, .what = k,                   \
                 .calls = BENCH_SINGLE | BENCH_BULK, .modes = BENCH_PROCESSES, .waits = w, .over = BENCH_TCP,           \
                 .attach = a, .run = psyne_tcp_run, .detach = psyne_tcp_detach,                                         \
         }
-const struct bench_impl impl_psyne_tcp = PSYNE_TCP("psyne-tcp", psyne_tcp_attach, BENCH_WAIT_SPIN | BENCH_WAIT_BLOCK);
+const struct bench_impl impl_psyne_tcp = PSYNE_TCP("psyne-tcp", psyne_tcp_attach, BENCH_LAT | BENCH_RATE, BENCH_WAIT_SPIN | BENCH_WAIT_BLOCK);
 
-/* Each commit is a send of its own. */
-static int psyne_inline_attach(struct bench_side *s, struct bench_arena *arena, void **ret) {
-        return psyne_tcp_attach_with(s, arena, "&inline=1", ret);
+static int psyne_latency_attach(struct bench_side *s, struct bench_arena *arena, void **ret) {
+        return psyne_tcp_attach_with(s, arena, "&preset=latency", ret);
 }
-const struct bench_impl impl_psyne_inline = PSYNE_TCP("psyne-inline", psyne_inline_attach, BENCH_WAIT_SPIN);
+const struct bench_impl impl_psyne_latency = PSYNE_TCP("psyne-latency", psyne_latency_attach, BENCH_LAT, BENCH_WAIT_SPIN | BENCH_WAIT_BLOCK);

@@ -17,15 +17,18 @@
 static const struct {
         const char *name, *package;
         unsigned what;
+        enum bench_over over;
 } known_peers[] = {
-        {"atomic-queue", "libatomic-queue-dev", BENCH_LAT | BENCH_RATE},
-        {"atomic-queue-many", "libatomic-queue-dev", BENCH_MODES},
-        {"boost-queue", "libboost-dev", BENCH_MODES},
-        {"boost-spsc", "libboost-dev", BENCH_LAT | BENCH_RATE},
-        {"concurrentqueue", "libconcurrentqueue-dev", BENCH_MODES},
-        {"rte-ring", "libdpdk-dev", BENCH_LAT | BENCH_RATE},
-        {"rte-ring-many", "libdpdk-dev", BENCH_MODES},
-        {"rwq", "libreaderwriterqueue-dev", BENCH_LAT | BENCH_RATE},
+        {"atomic-queue", "libatomic-queue-dev", BENCH_LAT | BENCH_RATE, BENCH_MEMORY},
+        {"atomic-queue-many", "libatomic-queue-dev", BENCH_MODES, BENCH_MEMORY},
+        {"boost-queue", "libboost-dev", BENCH_MODES, BENCH_MEMORY},
+        {"boost-spsc", "libboost-dev", BENCH_LAT | BENCH_RATE, BENCH_MEMORY},
+        {"concurrentqueue", "libconcurrentqueue-dev", BENCH_MODES, BENCH_MEMORY},
+        {"nng-tcp", "libnng-dev", BENCH_LAT | BENCH_RATE, BENCH_TCP},
+        {"rte-ring", "libdpdk-dev", BENCH_LAT | BENCH_RATE, BENCH_MEMORY},
+        {"rte-ring-many", "libdpdk-dev", BENCH_MODES, BENCH_MEMORY},
+        {"rwq", "libreaderwriterqueue-dev", BENCH_LAT | BENCH_RATE, BENCH_MEMORY},
+        {"zmq-tcp", "libzmq3-dev", BENCH_LAT | BENCH_RATE, BENCH_TCP},
 };
 
 static int complain(int r, const char *sentence) {
@@ -157,13 +160,13 @@ static int run_add_peer(struct run *r, const char *name, const char *package) {
         return 0;
 }
 
-static void run_add_peers(struct run *r, unsigned what) {
+static void run_add_peers(struct run *r, unsigned what, enum bench_over over) {
         const char *list = r->options.peers;
 
         if (list && !strcmp(list, "none"))
                 return;
         for (size_t i = 0; i < sizeof(known_peers) / sizeof(*known_peers); i++)
-                if ((known_peers[i].what & what) && (!list || list_has(list, known_peers[i].name)))
+                if ((known_peers[i].what & what) && known_peers[i].over == over && (!list || list_has(list, known_peers[i].name)))
                         run_add_peer(r, known_peers[i].name, known_peers[i].package);
         for (const char *p = list ? list : ""; *p; p += *p == ',') {
                 const size_t word = strcspn(p, ",");
@@ -249,7 +252,7 @@ static int run_probe_start(struct run *r) {
         return err < 0 ? complain(err, driver_error(r->driver)) : 0;
 }
 
-int run_init(struct run *r, const struct run_options *o, const char *command, unsigned peers_for) {
+int run_init(struct run *r, const struct run_options *o, const char *command, unsigned peers_for, enum bench_over over) {
         int err;
 
         r->options = *o;
@@ -268,7 +271,7 @@ int run_init(struct run *r, const struct run_options *o, const char *command, un
         if (err < 0)
                 return err;
         if (peers_for)
-                run_add_peers(r, peers_for);
+                run_add_peers(r, peers_for, over);
         return run_probe_start(r);
 }
 

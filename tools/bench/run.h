@@ -49,8 +49,8 @@ struct run {
         bool (*interrupted)(void);
 };
 
-/* Peers that can do any of `peers_for` (bench_what) take part. 0 or -errno with the sentence already on stderr. */
-int run_init(struct run *r, const struct run_options *o, const char *command, unsigned peers_for);
+/* Peers that can do any of `peers_for` (bench_what) over that take part. 0 or -errno with the sentence already on stderr. */
+int run_init(struct run *r, const struct run_options *o, const char *command, unsigned peers_for, enum bench_over over);
 void run_deinit(struct run *r);
 
 /* Measures one table with everybody that can take part, and prints it. */
@@ -69,7 +69,8 @@ int bench_floor(struct run *r);
 int bench_lat(struct run *r);
 int bench_modes(struct run *r);
 int bench_rate(struct run *r);
-int bench_tcp(struct run *r);
+int bench_tcp_lat(struct run *r);
+int bench_tcp_rate(struct run *r);
 int bench_wake(struct run *r);
 
 #endif

@@ -182,9 +182,10 @@ static int row_attach(struct row *row, struct driver *d, uint64_t ring_bytes, st
         return r;
 }
 
-/* Only who spins alone on its CPU keeps it for a whole slice, unless some other process wants it. */
+/* Only who spins alone on its CPU keeps it for a whole slice, unless some other process wants it. (In a send() the kernel
+ * may switch as it likes.) */
 static bool row_keeps_cpus(const struct row *row) {
-        return row->wait == BENCH_WAIT_SPIN && row->spec.producers <= 1 && row->spec.consumers <= 1;
+        return row->wait == BENCH_WAIT_SPIN && row->spec.over == BENCH_MEMORY && row->spec.producers <= 1 && row->spec.consumers <= 1;
 }
 
 /*

@@ -3,11 +3,13 @@
  *
  * A ping-pong sends each message by itself, and looks for the answer with non-blocking calls or sleeps in them, as the table
  * says. One way, messages are written into a buffer of 64 KiB (or one message, if it is longer) that is sent when it is
- * full, and read from one as large that recv() fills with what is there: nobody could have fewer calls per byte.
+ * full, and read from one as large that recv() fills with what is there: nobody could have fewer calls per byte. Both sides
+ * compute a crc32c of all that passes, as psyne does.
  */
 #include "bench/impls.h"
 #include "bench/loops.h"
 #include "bench/tcp.h"
+#include "link/protocol.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -28,6 +30,7 @@ struct bare_tcp {
         size_t in_at, in_n; /* taken; there */
         int receive_flags;
         bool at_once;
+        uint32_t sum;       /* as if it were sent along and compared */
 };
 
 static void bare_tcp_free(struct bare_tcp *b) {
@@ -99,7 +102,7 @@ static int tcp_floor_attach(struct bench_side *s, struct bench_arena *arena, voi
                 bare_tcp_free(b);
                 return r;
         }
-        snprintf(s->answer->obtained, sizeof(s->answer->obtained), "send() and recv()");
+        snprintf(s->answer->obtained, sizeof(s->answer->obtained), "send(), recv()%s", b->at_once ? "" : ", crc32c");
         *ret = b;
         return 0;
 }
@@ -110,6 +113,8 @@ __attribute__((noinline, cold, noreturn)) static void tcp_give_up(const char *ca
 }
 
 LOOP_CALL void tcp_flush(struct bare_tcp *b) {
+        if (!b->at_once)
+                b->sum ^= link_crc32c(0, b->out_bytes, b->out_n);
         for (size_t done = 0; done < b->out_n;) {
                 const ssize_t n = send(b->out, b->out_bytes + done, b->out_n - done, MSG_NOSIGNAL);
 
@@ -145,8 +150,11 @@ LOOP_CALL void tcp_take(void *ctx, size_t size, struct payload_reader *t) {
                         b->in_at = 0;
                 }
                 n = recv(b->in, b->in_bytes + b->in_n, b->bytes - b->in_n, b->receive_flags);
-                if (n > 0)
+                if (n > 0) {
+                        if (!b->at_once)
+                                b->sum ^= link_crc32c(0, b->in_bytes + b->in_n, (size_t)n);
                         b->in_n += (size_t)n;
+                }
                 else if (n == 0 || errno != EAGAIN)
                         tcp_give_up("recv");
         }
