@@ -241,7 +241,7 @@ static int poll_for_one(struct psyne_consumer *c, struct waiter *w, uint32_t eve
                 if (walk_ready(c) >= 0)
                         return -EAGAIN; /* in another lane; or for the long way: padding, a flag, nonsense */
                 if (c->reaps)
-                        link_reap(c->channel);
+                        (void)link_reap(c->channel);
                 else
                         cpu_pause();
                 if (++polls % 16 == 0 && __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE) != event)
@@ -447,10 +447,16 @@ static bool poll_recv(struct psyne_consumer *c, struct psyne_msg *ret) {
         return false;
 }
 
-/* Nothing was in the ring: what has come to the socket? */
+/* Nothing was in the ring: what has come to the sockets? */
 static bool look_and_reap(struct psyne_consumer *c, struct psyne_msg *ret) {
-        link_reap(c->channel);
-        return c->n_walk == 1 && !c->turn_over && !c->is_shared && !c->copies && !c->rx.stage && psyne_lane_recv(&c->rx.hot, ret);
+        const bool plain = c->n_walk == 1 && !c->turn_over && !c->is_shared && !c->copies && !c->rx.stage;
+
+        while (link_reap(c->channel))
+                if (plain && psyne_lane_recv(&c->rx.hot, ret))
+                        return true;
+                else if (walk_ready(c) >= 0)
+                        return false; /* for the long way */
+        return false;
 }
 
 /* The first receive after a sleep elsewhere. One that finds nothing and does not wait leaves everything as it is. */
@@ -480,7 +486,7 @@ int psyne_recv_slow(struct psyne_consumer *c, struct psyne_msg *ret, int64_t tim
         if (!c || !ret)
                 return error_set(-EINVAL, "psyne_recv: no consumer or no message");
         wait = __atomic_load_n(&c->endpoint.wait, __ATOMIC_RELAXED);
-        c->reaps = c->channel->inlined && wait == PSYNE_WAIT_SPIN && !c->channel->forked;
+        c->reaps = c->channel->inlined && !c->channel->forked && (wait == PSYNE_WAIT_SPIN || timeout_ns != PSYNE_NOWAIT);
         if (c->endpoint.armed || c->told_later)
                 return recv_armed(c, ret, timeout_ns);
         if (c->is_shared && share_take_quick(c, ret))

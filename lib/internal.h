@@ -376,6 +376,10 @@ void bells_close(struct psyne_channel *ch);
 
 /* waitset.c */
 void waitset_forget(struct psyne_waitset *w, struct psyne_endpoint *e); /* it closes */
+struct item;
+/* A descriptor that is told once, and then not before it is asked for again: by any thread, but not while it is removed. */
+int waitset_add_once(struct psyne_waitset *w, int fd, uint32_t poll_events, void *ctx, struct item **ret);
+int waitset_once_more(struct psyne_waitset *w, struct item *t, uint32_t poll_events);
 
 /* service.c (ipc) */
 int service_join(struct psyne_channel *ch);
@@ -398,7 +402,7 @@ uint64_t link_readers(const struct psyne_channel *ch);
 int link_poll(struct psyne_channel *ch, int64_t timeout_ns);
 int link_takes(const struct psyne_channel *ch, bool producer); /* 0; -ENOTSUP: that is the other end's */
 void link_push(struct psyne_producer *p);               /* inlined: what it committed leaves now */
-void link_reap(struct psyne_channel *ch);               /* inlined: what has come, lands */
+size_t link_reap(struct psyne_channel *ch);             /* inlined: what has come, lands; how many bytes it was */
 void link_reap_no_more(struct psyne_channel *ch);       /* its reader is about to sleep */
 void link_after_fork_child(struct psyne_channel *ch);
 void link_fork_prepare(void);

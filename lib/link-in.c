@@ -10,6 +10,7 @@
 
 #define DIRECT_BYTES 16384u /* so much that is still to come of a frame goes straight into the ring */
 #define ACCEPT_AT_ONCE 16
+#define TELL_BYTES 65536u
 #define TURN_BYTES (1u << 20) /* that one connection is read before others have their turn */
 
 /* ---- connections ------------------------------------------------------------------------------------------------- */
@@ -104,7 +105,7 @@ int inbound_accept(struct link *l, int listener) {
                         close(fd);
                         continue;
                 }
-                *in = (struct inbound){.link = l, .fd = fd, .socket = {.what = WATCHED_INBOUND}, .writer = {.what = WATCHED_WRITER}};
+                *in = (struct inbound){.link = l, .fd = fd, .socket = {.what = WATCHED_INBOUND, .once = l->inlined}, .writer = {.what = WATCHED_WRITER}};
                 in->socket.of = in->writer.of = in;
                 link_rx_init(&in->rx);
                 link_rx_connected(&in->rx, clock_ns());
@@ -268,6 +269,7 @@ static void inbound_started(struct inbound *in) {
 static void land_bytes(struct inbound *in, uint64_t position, const unsigned char *from, size_t n) {
         uint64_t into = position - in->rx.frame_at;
 
+        in->crc = link_crc32c(into ? in->crc : 0, from, n);
         while (n && into < sizeof(in->first)) {
                 ((unsigned char *)&in->first)[into++] = *from++;
                 n--;
@@ -276,21 +278,26 @@ static void land_bytes(struct inbound *in, uint64_t position, const unsigned cha
                 memcpy((unsigned char *)bulk_tail(&in->p->tx) + into, from, n);
 }
 
+/* Those who wait, for all that has landed: a sleep and a wake cost more than a small frame. */
+static void inbound_tell(struct inbound *in) {
+        if (in->untold && in->p && psyne_lane_sleepers(in->p->tx.hot.sleepers, in->p->tx.hot.fence))
+                psyne_wake_consumers(in->p);
+        in->untold = 0;
+}
+
 static int inbound_arrived(struct inbound *in, int64_t now) {
         struct psyne_producer *p = in->p;
-        const unsigned char *at = bulk_tail(&p->tx);
-        uint32_t crc = link_crc32c(0, &in->first, sizeof(in->first));
 
         if (bulk_room(&p->tx) < in->rx.now.bytes) /* a wait for room takes the cached limit back */
                 (void)room_look(in);
-        crc = link_crc32c(crc, at + sizeof(in->first), in->rx.now.bytes - sizeof(in->first));
-        if (crc != in->rx.now.crc || bulk_land(&p->tx, in->rx.now.bytes, in->first) < 0) {
+        if (in->crc != in->rx.now.crc || bulk_land(&p->tx, in->rx.now.bytes, in->first) < 0) {
                 in->link->damaged++;
                 return -EBADMSG;
         }
+        in->untold += in->rx.now.bytes;
         link_rx_accept(&in->rx, now);
-        if (psyne_lane_sleepers(p->tx.hot.sleepers, p->tx.hot.fence))
-                psyne_wake_consumers(p);
+        if (in->untold >= TELL_BYTES)
+                inbound_tell(in);
         return 0;
 }
 
@@ -344,7 +351,7 @@ static int inbound_feed(struct inbound *in, int64_t now) {
 }
 
 /* Until the socket is empty, the lane is full, or the other end is through. -errno: hang up; -ENOTCONN: it did. */
-static int inbound_receive(struct inbound *in, int64_t now) {
+static int inbound_receive(struct inbound *in, int64_t now, size_t most) {
         struct wire *wire = in->link->links->wire;
 
         for (size_t all = 0;;) {
@@ -355,7 +362,7 @@ static int inbound_receive(struct inbound *in, int64_t now) {
                 ssize_t n;
                 int r;
 
-                if (in->ending || all > TURN_BYTES || in->rx.ack_at_ns <= now)
+                if (in->ending || all > most || in->rx.ack_at_ns <= now)
                         return 0; /* what is there stays there: others have their turn, and who sent it its answer */
                 link_rx_want(&in->rx, &into);
                 if (!into.n && in->rx.frame_left && room_look(in))
@@ -378,12 +385,15 @@ static int inbound_receive(struct inbound *in, int64_t now) {
                 if (n <= 0)
                         return n ? (int)n : -ENOTCONN;
                 all += (size_t)n;
+                in->bytes += (uint64_t)n;
                 drained = (size_t)n < v[0].iov_len + (direct ? v[1].iov_len : 0);
                 if (!in->stage || direct) {
                         size_t there = direct && (size_t)n > direct ? direct : (size_t)n;
 
-                        if (direct)
+                        if (direct) {
+                                in->crc = link_crc32c(in->crc, v[0].iov_base, there);
                                 in->stage_to = (uint32_t)((size_t)n - there);
+                        }
                         r = inbound_step(in, link_rx_read(&in->rx, there), now);
                         if (r < 0)
                                 return r;
@@ -422,11 +432,11 @@ static int inbound_answer(struct inbound *in) {
 /* What its socket and its lane's producer are watched for. */
 static void inbound_watch(struct inbound *in) {
         struct link *l = in->link;
-        bool reads = !in->starved && !in->ending;
 
-        if (in->rx.state == LINK_OPEN && link_is_reaped(l, clock_ns()))
-                reads = false;
-        link_watch(l, &in->socket, in->fd, (reads ? EPOLLIN : 0) | (in->blocked ? EPOLLOUT : 0));
+        if (in->rx.state == LINK_OPEN && link_is_reaped(l, clock_ns()) && in->socket.spent && in->socket.events == EPOLLIN && !in->blocked &&
+                !in->starved && !in->ending)
+                return; /* a reader looks at it, and asks for it again before it sleeps */
+        link_watch(l, &in->socket, in->fd, (in->starved || in->ending ? 0 : EPOLLIN) | (in->blocked ? EPOLLOUT : 0));
         if (in->starved && !in->hopeless && !in->writer.events) {
                 in->p->asked = in->rx.now.bytes + in->p->tx.hot.align;
                 in->writer.events = 1;
@@ -445,9 +455,10 @@ static void inbound_go(struct inbound *in, int64_t now) {
         if (r == 0 && in->stage_from != in->stage_to)
                 r = inbound_feed(in, now);
         if (r == 0 && in->stage_from == in->stage_to)
-                r = inbound_receive(in, now);
+                r = inbound_receive(in, now, TURN_BYTES);
         else
                 in->starved = in->rx.frame_left != 0;
+        inbound_tell(in);
         if (r == 0 || r == -ENOTCONN) {
                 int answered;
 
@@ -476,24 +487,31 @@ static void inbound_go(struct inbound *in, int64_t now) {
         inbound_watch(in);
 }
 
-bool inbound_reap(struct inbound *in, int64_t now) {
+size_t inbound_reap(struct inbound *in, int64_t now, bool *look) {
+        const uint64_t before = in->bytes;
         int r = 0;
 
         if (in->dead || in->fd < 0 || in->rx.state != LINK_OPEN || in->starved || in->ending || in->blocked || in->verdict ||
                 in->stage_from != in->stage_to)
-                return true; /* the thread knows */
+                return 0; /* the thread knows */
         if (now >= link_rx_due_ns(&in->rx))
                 r = link_rx_tick(&in->rx, now);
         if (r == 0)
-                r = inbound_receive(in, now);
+                r = inbound_receive(in, now, 0);
+        inbound_tell(in);
         if (r == 0)
                 r = inbound_answer(in);
         in->verdict = r;
-        return r == 0 && !in->starved && !in->ending && !in->blocked;
+        *look |= r < 0 || in->starved || in->ending || in->blocked;
+        return (size_t)(in->bytes - before);
 }
 
-void inbound_event(struct inbound *in) {
-        inbound_go(in, clock_ns());
+void inbound_event(struct inbound *in, uint32_t events) {
+        int64_t now = clock_ns();
+
+        if (!in->dead && events == EPOLLIN && in->rx.state == LINK_OPEN && link_is_reaped(in->link, now))
+                return; /* a reader is there, and reads it */
+        inbound_go(in, now);
 }
 
 void inbound_writable(struct inbound *in, uint32_t what) {

@@ -19,15 +19,27 @@ static struct links *process_links, *all_links;
 /* ---- for link-in.c and link-out.c ---------------------------------------------------------------------------------- */
 
 void link_watch(struct link *l, struct watched *w, int fd, uint32_t events) {
-        if (events == w->events)
+        int r = 0;
+
+        if (events == w->events) {
+                link_watch_again(l, w);
                 return;
+        }
         if (w->events)
                 (void)psyne_waitset_remove(l->links->set, w);
         w->events = 0;
-        if (events && psyne_waitset_add_fd(l->links->set, fd, events, w) == 0)
+        w->spent = false;
+        if (events)
+                r = w->once ? waitset_add_once(l->links->set, fd, events, w, &w->item) : psyne_waitset_add_fd(l->links->set, fd, events, w);
+        if (r == 0)
                 w->events = events;
-        else if (events)
+        else
                 link_due(l, clock_ns() + 100000000); /* no memory: the next turn tries again */
+}
+
+void link_watch_again(struct link *l, struct watched *w) {
+        if (w->spent && waitset_once_more(l->links->set, w->item, w->events) == 0)
+                w->spent = false;
 }
 
 void link_due(struct link *l, int64_t at_ns) {
@@ -53,6 +65,7 @@ void link_log(struct link *l, const char *format, ...) {
 static void event(const struct psyne_event *e) {
         struct watched *w = e->ctx;
 
+        w->spent = w->once;
         switch (w->what) {
         case WATCHED_LISTENER: {
                 struct link *l = w->of;
@@ -68,7 +81,7 @@ static void event(const struct psyne_event *e) {
                 outbound_event(w->of, e->poll_events);
                 break;
         case WATCHED_INBOUND:
-                inbound_event(w->of);
+                inbound_event(w->of, e->poll_events);
                 break;
         case WATCHED_READER:
                 outbound_reader_event(w->of, e->what);
@@ -123,7 +136,9 @@ static int turn(struct links *s, int64_t deadline_ns) {
 
         n = psyne_waitset_wait(s->set, events, EVENTS_AT_ONCE,
                 until == CLOCK_FOREVER ? PSYNE_FOREVER : until <= now ? PSYNE_NOWAIT : until - now);
+        __atomic_store_n(&s->wanted, true, __ATOMIC_RELAXED);
         pthread_mutex_lock(&s->lock);
+        __atomic_store_n(&s->wanted, false, __ATOMIC_RELAXED);
         for (int i = 0; i < n; i++)
                 event(&events[i]);
         s->due_ns = CLOCK_FOREVER;
@@ -261,7 +276,7 @@ int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode) {
         *l = (struct link){
                 .channel = ch,
                 .listens = u->role == URI_ROLE_LISTEN,
-                .inlined = u->inlined,
+                .inlined = u->inlined || u->preset == URI_PRESET_LATENCY,
                 .mode = mode,
                 .options = {.send_buffer = u->send_buffer, .receive_buffer = u->receive_buffer, .user_timeout_ms = USER_TIMEOUT_MS},
                 .resume_ns = uri_has(u, URI_RESUME) ? (int64_t)u->resume_ns : LINK_RESUME_DEFAULT_NS,

@@ -32,6 +32,9 @@ struct watched {
         enum { WATCHED_LISTENER, WATCHED_OUTBOUND, WATCHED_INBOUND, WATCHED_READER, WATCHED_WRITER } what;
         uint32_t events;             /* asked for; 0: not in the set */
         void *of;
+        bool once;                   /* of an inlined channel: told once, and then a reader's before it is the thread's */
+        bool spent;                  /* it was, and has not been asked for again */
+        struct item *item;
 };
 
 /* A lane on its way out, or the one that is kept ready for the next. */
@@ -73,8 +76,11 @@ struct inbound {
         struct psyne_producer *p;    /* NULL: no lane yet */
         uint64_t shift;              /* from the sender's positions to the lane's */
         uint32_t first;              /* the first 32 bits of the frame that is landing */
+        uint32_t crc;                /* of what has landed of it */
+        uint64_t untold;             /* bytes that its readers have not been woken for */
         unsigned char *stage;
         uint32_t stage_from, stage_to;
+        uint64_t bytes;              /* received, by this connection's descriptor and those before */
         uint64_t connections;
 };
 
@@ -122,6 +128,7 @@ struct link {
 
 struct links {
         pthread_mutex_t lock;
+        bool wanted;                 /* the lock, by the thread: who polls keeps off it. Atomic */
         pthread_cond_t gone;
         struct psyne_waitset *set;
         struct wire *wire;
@@ -141,6 +148,7 @@ bool link_is_reaped(struct link *l, int64_t now);
 
 /* link.c */
 void link_watch(struct link *l, struct watched *w, int fd, uint32_t events); /* 0: no more */
+void link_watch_again(struct link *l, struct watched *w); /* [who has the lock] */
 void link_due(struct link *l, int64_t at_ns);
 void link_log(struct link *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -157,8 +165,8 @@ void outbound_free_all(struct link *l);
 /* link-in.c */
 int inbound_accept(struct link *l, int listener); /* -errno: no descriptor, or no memory */
 void inbound_tick(struct link *l, int64_t now);
-void inbound_event(struct inbound *in);
-bool inbound_reap(struct inbound *in, int64_t now); /* false: the thread has to look */
+void inbound_event(struct inbound *in, uint32_t events);
+size_t inbound_reap(struct inbound *in, int64_t now, bool *look); /* bytes; *@look: the thread has to */
 void inbound_writable(struct inbound *in, uint32_t what);
 void inbound_free_all(struct link *l);
 #endif

@@ -52,6 +52,7 @@ enum uri_key {
         URI_RESUME,
         URI_KEY,
         URI_INLINE,
+        URI_PRESET,
         URI_N_KEYS,
 };
 
@@ -61,6 +62,7 @@ enum uri_try { URI_TRY = 1, URI_NEVER, URI_REQUIRE };
 enum uri_wait { URI_WAIT_HYBRID, URI_WAIT_SPIN, URI_WAIT_BLOCK };
 enum uri_engine { URI_ENGINE_AUTO, URI_ENGINE_URING, URI_ENGINE_FUTEX, URI_ENGINE_EVENTFD };
 enum uri_role { URI_ROLE_CONNECT = 1, URI_ROLE_LISTEN };
+enum uri_preset { URI_PRESET_LATENCY = 1, URI_PRESET_THROUGHPUT };
 enum uri_barrier { URI_BARRIER_AUTO, URI_BARRIER_FENCE, URI_BARRIER_MEMBARRIER };
 
 /* A value means something only where its bit in `set` is on; elsewhere it is 0. */
@@ -95,6 +97,7 @@ struct uri {
         uint32_t nothread; /* 0 or 1, like the next */
         uint32_t metrics;
         uint32_t inlined;
+        uint32_t preset; /* enum uri_preset */
 };
 
 /*

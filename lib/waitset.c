@@ -185,6 +185,24 @@ int psyne_waitset_add_fd(struct psyne_waitset *w, int fd, uint32_t poll_events, 
         return 0;
 }
 
+int waitset_add_once(struct psyne_waitset *w, int fd, uint32_t poll_events, void *ctx, struct item **ret) {
+        struct item *t = item_new(w, ITEM_FD, ctx);
+        int r;
+
+        if (!t)
+                return -ENOMEM;
+        t->fd = fd;
+        r = watch_add(w->watch, fd, poll_events | EPOLLONESHOT, t);
+        if (r < 0)
+                *t = (struct item){.generation = t->generation};
+        *ret = t;
+        return r;
+}
+
+int waitset_once_more(struct psyne_waitset *w, struct item *t, uint32_t poll_events) {
+        return watch_change(w->watch, t->fd, poll_events | EPOLLONESHOT, t);
+}
+
 /*
  * Adds a timer: it fires in @in_ns from now, and then every @every_ns; with 0 it fires once and is gone. One that nobody
  * waited for in time fires once for all that was missed. -ENOMEM; -EINVAL; -EOWNERDEAD.

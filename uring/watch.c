@@ -83,6 +83,15 @@ int watch_add(struct watch *w, int fd, uint32_t events, void *cookie) {
         return 0;
 }
 
+/* For other events from now on; one that was reported with EPOLLONESHOT is again, should there be anything. */
+int watch_change(struct watch *w, int fd, uint32_t events, void *cookie) {
+        struct epoll_event event = {.events = events, .data.ptr = cookie};
+
+        if (epoll_ctl(w->epoll_fd, EPOLL_CTL_MOD, fd, &event) < 0)
+                return -errno;
+        return 0;
+}
+
 /*
  * Before the fd is closed: epoll knows open files, not numbers, and one that a forked child has inherited would stay in
  * the set. A wait that has already collected an event may still report this fd once: keep its cookie valid until that

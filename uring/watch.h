@@ -24,6 +24,7 @@ struct watch *watch_free(struct watch *w);
 
 /* any thread */
 int watch_add(struct watch *w, int fd, uint32_t events, void *cookie);
+int watch_change(struct watch *w, int fd, uint32_t events, void *cookie); /* EPOLLONESHOT: once more */
 int watch_remove(struct watch *w, int fd);
 int watch_wake(struct watch *w); /* and any signal handler */
 const char *watch_engine(const struct watch *w);

@@ -70,6 +70,7 @@ static size_t frame(unsigned char *to, uint32_t kind, uint32_t bytes, uint64_t s
 }
 
 Test(link, crc32c_is_the_one) {
+        static unsigned char many[20000];
         unsigned char zeros[32] = {0}, up[32];
 
         for (unsigned i = 0; i < 32; i++)
@@ -77,6 +78,18 @@ Test(link, crc32c_is_the_one) {
         cr_assert_eq(link_crc32c(0, "123456789", 9), 0xe3069283u);
         cr_assert_eq(link_crc32c(0, zeros, 32), 0x8a9136aau);
         cr_assert_eq(link_crc32c(0, up, 32), 0x46dd794eu);
+
+        /* However it is divided, and at every length around those that are worked on in several stretches. */
+        for (size_t n = 0; n < sizeof(many); n++)
+                many[n] = (unsigned char)(n * 2654435761u >> 13);
+        for (size_t n = 0; n <= sizeof(many); n += n < 3000 || n > 3100 ? 97 : 1) {
+                uint32_t bytewise = 0;
+
+                for (size_t i = 0; i < n; i++)
+                        bytewise = link_crc32c(bytewise, many + i, 1);
+                cr_assert_eq(link_crc32c(0, many, n), bytewise, "of %zu bytes", n);
+                cr_assert_eq(link_crc32c(link_crc32c(0, many, n / 3), many + n / 3, n - n / 3), bytewise);
+        }
         for (unsigned cut = 0; cut <= 32; cut++)
                 cr_assert_eq(link_crc32c(link_crc32c(0, up, cut), up + cut, 32 - cut), 0x46dd794eu);
 }
