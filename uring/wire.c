@@ -79,8 +79,10 @@ ssize_t wire_receive(struct wire *w, int fd, const struct iovec *v, unsigned n) 
         struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = n};
         ssize_t r;
 
+        /* Who takes turns polls: most looks find nothing, and such a one costs twice as much through a ring (a round trip of
+         * 64 bytes then takes 1.18 of two bare connections, else 1.03). */
         do
-                if (w->ring)
+                if (w->ring && !w->by_many)
                         r = wire_ring_receive(w->ring, fd, &m);
                 else {
                         r = n == 1 ? recv(fd, v->iov_base, v->iov_len, MSG_DONTWAIT) : recvmsg(fd, &m, MSG_DONTWAIT);

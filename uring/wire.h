@@ -11,7 +11,7 @@
 
 struct wire;
 
-int wire_new(bool by_many, struct wire **ret); /* by several threads, in turn, or by one */
+int wire_new(bool by_many, struct wire **ret); /* used by several threads in turn, who poll; or by one that is told */
 struct wire *wire_free(struct wire *w); /* returns NULL, accepts it */
 bool wire_is_uring(const struct wire *w);
 
