@@ -66,6 +66,7 @@ static void outbound_drop_socket(struct outbound *o) {
         if (o->fd < 0)
                 return;
         link_watch(o->link, &o->socket, o->fd, 0);
+        o->zc = wire_zc_free(o->link->links->wire, o->zc);
         close(o->fd);
         o->fd = -1;
         o->connecting = o->blocked = false;
@@ -103,6 +104,8 @@ static void outbound_up(struct outbound *o, int64_t now) {
 
         o->connecting = false;
         o->connections++;
+        if (o->link->zerocopy != URI_NEVER && !o->link->inlined)
+                o->zc = wire_zc_new(o->link->links->wire, o->link->zerocopy == URI_REQUIRE ? WIRE_ZC_ALWAYS : WIRE_ZC_TRY);
         if (key_random(nonce, sizeof(nonce)) < 0) { /* no connection without: it could be one of before */
                 outbound_lost(o, now);
                 return;
@@ -190,7 +193,8 @@ static int outbound_send(struct outbound *o) {
                         v[n++] = (struct iovec){(void *)(uintptr_t)out.head, out.head_bytes};
                 if (out.span_bytes)
                         v[n++] = (struct iovec){(void *)(uintptr_t)bulk_at(x, out.position), out.span_bytes};
-                r = wire_send(o->link->links->wire, o->fd, v, n);
+                r = out.span_bytes >= LINK_LONG_BYTES ? wire_send_long(o->link->links->wire, o->fd, v, n, o->zc)
+                                                     : wire_send(o->link->links->wire, o->fd, v, n);
                 if (r == -EAGAIN) {
                         o->blocked = true;
                         return 0;

@@ -266,6 +266,20 @@ static void link_free(struct link *l) {
         free(l);
 }
 
+/* By a wire of its own: the thread's is not ours to use. */
+static int zerocopy_check(const struct link *l) {
+        struct wire *w;
+        int r = l->inlined ? -EOPNOTSUPP : wire_new(false, &w);
+
+        if (r == 0) {
+                r = wire_zc_probe(w);
+                wire_free(w);
+        }
+        return r < 0 ? error_set(-ENOTSUP, l->inlined ? "zerocopy=require: an inlined channel sends with a copy"
+                                                      : "zerocopy=require: the kernel has no sends without a copy (Linux 6.2), or io_uring is refused")
+                     : 0;
+}
+
 int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode) {
         struct link *l = calloc(1, sizeof(*l));
         struct links *s;
@@ -276,6 +290,7 @@ int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode) {
         *l = (struct link){
                 .channel = ch,
                 .listens = u->role == URI_ROLE_LISTEN,
+                .zerocopy = u->zerocopy ? (enum uri_try)u->zerocopy : URI_TRY,
                 .inlined = u->inlined || u->preset == URI_PRESET_LATENCY,
                 .mode = mode,
                 .options = {.send_buffer = u->send_buffer, .receive_buffer = u->receive_buffer, .user_timeout_ms = USER_TIMEOUT_MS},
@@ -286,6 +301,8 @@ int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode) {
         if (getrandom(&l->random, sizeof(l->random), GRND_NONBLOCK) < 0)
                 l->random = (uint64_t)clock_ns();
         r = uri_has(u, URI_KEY) ? key_load(u->key_file, &l->key) : 0;
+        if (r == 0 && u->zerocopy == URI_REQUIRE)
+                r = zerocopy_check(l);
         if (r == 0)
                 r = net_resolve(u->host, u->port, l->listens, l->addresses, NET_ADDRESSES_MAX);
         if (r > 0) {
@@ -432,10 +449,11 @@ static void look_in(const struct inbound *in, struct psyne_link_info *ret) {
                 ret->queued_bytes = in->p->tx.hot.tail - lane_tx_free_position(&in->p->tx, true);
 }
 
-static void look_at_socket(const struct link *l, int fd, struct psyne_link_info *ret) {
+static void look_at_socket(const struct link *l, int fd, const struct wire_zc *zc, struct psyne_link_info *ret) {
         struct net_info i;
 
         ret->io_uring = wire_is_uring(l->links->wire);
+        wire_zc_look(zc, &ret->zerocopy_sends, &ret->zerocopy_copied);
         if (fd < 0)
                 return;
         net_peer(fd, ret->peer);
@@ -473,14 +491,14 @@ int psyne_links(const struct psyne_channel *ch, struct psyne_link_info *ret, uns
         for (const struct outbound *o = l->out; o; o = o->next, got++)
                 if (got < n) {
                         look_out(o, &ret[got]);
-                        look_at_socket(l, o->fd, &ret[got]);
+                        look_at_socket(l, o->fd, o->zc, &ret[got]);
                         ret[got].struct_size = sizeof(*ret);
                 }
         for (const struct inbound *in = l->in; in; in = in->next)
                 if (in->session) {
                         if (got < n) {
                                 look_in(in, &ret[got]);
-                                look_at_socket(l, in->fd, &ret[got]);
+                                look_at_socket(l, in->fd, NULL, &ret[got]);
                                 ret[got].struct_size = sizeof(*ret);
                         }
                         got++;

@@ -20,6 +20,7 @@
 
 #define LINK_STAGE_BYTES 32768u      /* of a session: what is received before it is known where it belongs */
 #define LINK_FRAME_BYTES 262144u     /* at most, but for longer records: checksummed and sent while it is in the cache */
+#define LINK_LONG_BYTES 65536u       /* such a run is worth a send without a copy */
 #define LINK_CALLERS_MAX 64u         /* connections that have not said who they are */
 #define LINK_SESSIONS_MAX LAYOUT_PRODUCERS_MAX * 2
 #define LINK_RESUME_DEFAULT_NS 2000000000ll
@@ -46,6 +47,7 @@ struct outbound {
         struct watched socket;
         struct link_tx tx;
         int fd;                      /* -1: none */
+        struct wire_zc *zc;          /* NULL: none, or not wanted */
         bool connecting, blocked, writable;
         bool taken;                  /* by a lane */
         uint32_t lane, generation;
@@ -100,6 +102,7 @@ struct link {
         unsigned n_addresses;
         struct net_options options;
         int64_t resume_ns;
+        enum uri_try zerocopy;
         struct key *key;             /* NULL: none is asked for */
         uint64_t random;
 

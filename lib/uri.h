@@ -52,6 +52,7 @@ enum uri_key {
         URI_RESUME,
         URI_KEY,
         URI_INLINE,
+        URI_ZEROCOPY,
         URI_PRESET,
         URI_N_KEYS,
 };
@@ -97,6 +98,7 @@ struct uri {
         uint32_t nothread; /* 0 or 1, like the next */
         uint32_t metrics;
         uint32_t inlined;
+        uint32_t zerocopy; /* enum uri_try */
         uint32_t preset; /* enum uri_preset */
 };
 

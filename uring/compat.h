@@ -1,5 +1,5 @@
 /*
- * What the kernel has and liburing 2.3 (Debian 12) has not: the futex operations of Linux 6.7. The numbers are kernel
+ * What the kernel has and liburing 2.3 (Debian 12) has not: the futex operations of Linux 6.7, and a flag. The numbers are kernel
  * ABI and never change, so they stand here under names of our own and no build-time check is needed; whether the
  * running kernel knows them is asked at run time (park.c).
  */
@@ -18,6 +18,10 @@
  */
 #define COMPAT_FUTEX2_SIZE_U32 2
 #define COMPAT_FUTEX_MASK_ANY UINT32_MAX /* match every waiter, as futex(2) without a bitset does */
+
+/* A send without a copy tells afterwards whether it was one (Linux 6.2). */
+#define COMPAT_SEND_ZC_REPORT (1u << 3)
+#define COMPAT_NOTIF_COPIED (1u << 31)
 
 static inline void compat_prep_futex(struct io_uring_sqe *sqe, uint8_t op, const uint32_t *word, uint64_t value) {
         memset(sqe, 0, sizeof(*sqe));

@@ -57,7 +57,7 @@ static inline bool thread_ring_has_work(const struct thread_ring *r) {
 }
 
 /* Takes the oldest completion out. False when there is none. */
-static inline bool thread_ring_reap(struct thread_ring *r, uint64_t *ret_user_data, int *ret_result) {
+static inline bool thread_ring_reap_flags(struct thread_ring *r, uint64_t *ret_user_data, int *ret_result, uint32_t *ret_flags) {
         struct io_uring_cq *cq = &r->uring.cq;
         const struct io_uring_cqe *cqe;
         unsigned head = *cq->khead; /* written only by us */
@@ -68,8 +68,15 @@ static inline bool thread_ring_reap(struct thread_ring *r, uint64_t *ret_user_da
         cqe = &cq->cqes[head & cq->ring_mask];
         *ret_user_data = cqe->user_data;
         *ret_result = cqe->res;
+        *ret_flags = cqe->flags;
         /* Release: the kernel may reuse the slot once it sees the new head; we have read it by then. */
         __atomic_store_n(cq->khead, head + 1, __ATOMIC_RELEASE);
         return true;
+}
+
+static inline bool thread_ring_reap(struct thread_ring *r, uint64_t *ret_user_data, int *ret_result) {
+        uint32_t flags;
+
+        return thread_ring_reap_flags(r, ret_user_data, ret_result, &flags);
 }
 #endif

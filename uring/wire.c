@@ -8,12 +8,14 @@
 
 #include "uring/park.h"
 #include "uring/wire-ring.h"
+#include "uring/wire-zc.h"
 
 #define GATHER_BYTES 1024u /* a copy of so little is less than the kernel's look at a second vector */
 
 struct wire {
         struct wire_ring *ring; /* NULL: by the plain calls */
         bool by_many;
+        struct wire_zc_ring *zc; /* made when it is first wanted */
         unsigned char gathered[GATHER_BYTES];
 };
 
@@ -30,8 +32,10 @@ int wire_new(bool by_many, struct wire **ret) {
 }
 
 struct wire *wire_free(struct wire *w) {
-        if (w)
+        if (w) {
+                wire_zc_ring_free(w->zc);
                 wire_ring_free(w->ring);
+        }
         free(w);
         return NULL;
 }
@@ -92,7 +96,51 @@ ssize_t wire_receive(struct wire *w, int fd, const struct iovec *v, unsigned n) 
         return r;
 }
 
+int wire_zc_probe(struct wire *w) {
+        return w->zc ? 0 : w->by_many || !w->ring ? -EOPNOTSUPP : wire_zc_ring_new(&w->zc);
+}
+
+struct wire_zc *wire_zc_new(struct wire *w, enum wire_zc_wish wish) {
+        return wire_zc_probe(w) == 0 ? wire_zc_ring_socket(w->zc, wish == WIRE_ZC_ALWAYS) : NULL;
+}
+
+struct wire_zc *wire_zc_free(struct wire *w, struct wire_zc *zc) {
+        if (zc)
+                wire_zc_ring_give_up(w->zc, zc);
+        return NULL;
+}
+
+ssize_t wire_send_long(struct wire *w, int fd, const struct iovec *v, unsigned n, struct wire_zc *zc) {
+        size_t head = 0;
+        ssize_t r;
+
+        if (!zc || zc->off)
+                return wire_send(w, fd, v, n);
+        if (n == 2) { /* its memory is used again at once */
+                r = send(fd, v[0].iov_base, v[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
+                if (r < 0 || (size_t)r < v[0].iov_len)
+                        return r < 0 ? -errno : r;
+                head = v[0].iov_len;
+        }
+        r = wire_zc_ring_send(w->zc, zc, fd, &v[n - 1]);
+        if (r > 0)
+                return r + (ssize_t)head;
+        if (head)
+                return (ssize_t)head;
+        if (r == -ENOMEM || r == -ENOBUFS || r == -EINVAL || r == -EOPNOTSUPP || r == -EEXIST) {
+                zc->off = true; /* locked memory is used up; or before 6.2; or another thread's ring now (psyne_poll()) */
+                return wire_send(w, fd, v, n);
+        }
+        return r;
+}
+
+void wire_zc_look(const struct wire_zc *zc, uint64_t *ret_sends, uint64_t *ret_copied) {
+        *ret_sends = zc ? zc->sends : 0;
+        *ret_copied = zc ? zc->copied : 0;
+}
+
 void wire_after_fork_child(struct wire *w) {
+        w->zc = wire_zc_ring_forget(w->zc);
         if (w->ring)
                 w->ring = wire_ring_forget(w->ring);
 }

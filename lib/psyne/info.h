@@ -74,6 +74,8 @@ struct psyne_link_info {
         uint32_t send_buffer, receive_buffer; /* bytes, as the kernel has them */
         uint32_t no_delay;
         uint32_t io_uring;        /* 1: its bytes go through it */
+        uint64_t zerocopy_sends;  /* long ones that the kernel was asked to do without a copy, over this connection */
+        uint64_t zerocopy_copied; /* ... of which it told that it copied all the same */
 };
 #ifdef __cplusplus
 }
