@@ -207,6 +207,12 @@ static void inbound_called(struct inbound *in) {
                 refuse_difference(in, "size", h->ring_bytes, c->ring_bytes);
                 return;
         }
+        if (h->features & ~(l->unchecked ? LINK_UNCHECKED : 0)) {
+                link_rx_refuse(&in->rx, -ENOTSUP, h->features == LINK_UNCHECKED
+                                ? "checksum=off there, and not here"
+                                : "the sender wants something that this version does not know");
+                return;
+        }
         if (!before && l->n_sessions >= LINK_SESSIONS_MAX && !forget_oldest(l)) {
                 link_rx_refuse(&in->rx, -EUSERS, "too many links on this channel");
                 return;
@@ -265,11 +271,16 @@ static void inbound_started(struct inbound *in) {
 
 /* ---- bytes ------------------------------------------------------------------------------------------------------- */
 
+static bool is_unchecked(const struct inbound *in) {
+        return in->rx.hello.features & LINK_UNCHECKED;
+}
+
 /* Everything but the frame's first word, which is what its readers look at. */
 static void land_bytes(struct inbound *in, uint64_t position, const unsigned char *from, size_t n) {
         uint64_t into = position - in->rx.frame_at;
 
-        in->crc = link_crc32c(into ? in->crc : 0, from, n);
+        if (!is_unchecked(in))
+                in->crc = link_crc32c(into ? in->crc : 0, from, n);
         while (n && into < sizeof(in->first)) {
                 ((unsigned char *)&in->first)[into++] = *from++;
                 n--;
@@ -290,7 +301,7 @@ static int inbound_arrived(struct inbound *in, int64_t now) {
 
         if (bulk_room(&p->tx) < in->rx.now.bytes) /* a wait for room takes the cached limit back */
                 (void)room_look(in);
-        if (in->crc != in->rx.now.crc || bulk_land(&p->tx, in->rx.now.bytes, in->first) < 0) {
+        if ((in->crc != in->rx.now.crc && !is_unchecked(in)) || bulk_land(&p->tx, in->rx.now.bytes, in->first) < 0) {
                 in->link->damaged++;
                 return -EBADMSG;
         }
@@ -391,7 +402,8 @@ static int inbound_receive(struct inbound *in, int64_t now, size_t most) {
                         size_t there = direct && (size_t)n > direct ? direct : (size_t)n;
 
                         if (direct) {
-                                in->crc = link_crc32c(in->crc, v[0].iov_base, there);
+                                if (!is_unchecked(in))
+                                        in->crc = link_crc32c(in->crc, v[0].iov_base, there);
                                 in->stage_to = (uint32_t)((size_t)n - there);
                         }
                         r = inbound_step(in, link_rx_read(&in->rx, there), now);

@@ -291,6 +291,7 @@ int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode) {
                 .channel = ch,
                 .listens = u->role == URI_ROLE_LISTEN,
                 .zerocopy = u->zerocopy ? (enum uri_try)u->zerocopy : URI_TRY,
+                .unchecked = u->unchecked,
                 .inlined = u->inlined || u->preset == URI_PRESET_LATENCY,
                 .mode = mode,
                 .options = {.send_buffer = u->send_buffer, .receive_buffer = u->receive_buffer, .user_timeout_ms = USER_TIMEOUT_MS},

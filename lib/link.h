@@ -103,6 +103,7 @@ struct link {
         struct net_options options;
         int64_t resume_ns;
         enum uri_try zerocopy;
+        bool unchecked;              /* payloads need no checksum */
         struct key *key;             /* NULL: none is asked for */
         uint64_t random;
 

@@ -188,6 +188,7 @@ static const struct word words_engine[] = {
         {NULL, 0}};
 static const struct word words_barrier[] = {
         {"auto", URI_BARRIER_AUTO}, {"fence", URI_BARRIER_FENCE}, {"membarrier", URI_BARRIER_MEMBARRIER}, {NULL, 0}};
+static const struct word words_checksum[] = {{"on", 0}, {"off", 1}, {NULL, 0}};
 static const struct word words_preset[] = {{"latency", URI_PRESET_LATENCY}, {"throughput", URI_PRESET_THROUGHPUT}, {NULL, 0}};
 static const struct word words_role[] = {{"connect", URI_ROLE_CONNECT}, {"listen", URI_ROLE_LISTEN}, {NULL, 0}};
 static const struct word words_bool[] = {{"0", 0}, {"1", 1}, {NULL, 0}};
@@ -227,11 +228,12 @@ static const struct key keys[URI_N_KEYS] = {
         [URI_KEY] = {.name = "key", .max = UINT64_MAX}, /* text, see parse_pair() */
         [URI_INLINE] = WORD("inline", inlined, words_bool),
         [URI_ZEROCOPY] = WORD("zerocopy", zerocopy, words_try),
+        [URI_CHECKSUM] = WORD("checksum", unchecked, words_checksum),
         [URI_PRESET] = WORD("preset", preset, words_preset),
         [URI_RESUME] = {.name = "resume", .parse = parse_duration, .max = INT64_MAX, FIELD(resume_ns)},
 };
 static const uint64_t link_keys = 1ull << URI_ROLE | 1ull << URI_SNDBUF | 1ull << URI_RCVBUF |
-        1ull << URI_RESUME | 1ull << URI_KEY | 1ull << URI_INLINE | 1ull << URI_PRESET | 1ull << URI_ZEROCOPY;
+        1ull << URI_RESUME | 1ull << URI_KEY | 1ull << URI_INLINE | 1ull << URI_PRESET | 1ull << URI_ZEROCOPY | 1ull << URI_CHECKSUM;
 static_assert(URI_N_KEYS <= 64, "one bit of struct uri's set per key");
 
 static const struct {
@@ -479,7 +481,7 @@ int uri_parse(const char *text, struct uri *ret) {
         }
 
         if (u.scheme != URI_TCP && u.set & link_keys)
-                return error_set(-EINVAL, "role, sndbuf, rcvbuf, resume, key, inline, preset and zerocopy are for tcp:// only");
+                return error_set(-EINVAL, "role, sndbuf, rcvbuf, resume, key, inline, preset, zerocopy and checksum are for tcp:// only");
         if (u.preset && uri_has(&u, URI_INLINE) && u.inlined != (u.preset == URI_PRESET_LATENCY))
                 return error_set(-EINVAL, "preset=latency is inline=1, preset=throughput is inline=0");
         if (u.scheme == URI_TCP && !uri_has(&u, URI_ROLE))

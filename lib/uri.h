@@ -53,6 +53,7 @@ enum uri_key {
         URI_KEY,
         URI_INLINE,
         URI_ZEROCOPY,
+        URI_CHECKSUM,
         URI_PRESET,
         URI_N_KEYS,
 };
@@ -99,6 +100,7 @@ struct uri {
         uint32_t metrics;
         uint32_t inlined;
         uint32_t zerocopy; /* enum uri_try */
+        uint32_t unchecked;
         uint32_t preset; /* enum uri_preset */
 };
 

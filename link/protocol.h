@@ -49,6 +49,8 @@ struct link_header {
         uint32_t crc_self; /* crc32c of the 28 bytes before */
 };
 
+#define LINK_UNCHECKED 1u /* feature: DATA says nothing about its payload (crc 0), which is not looked at */
+
 /* HELLO. What two openers of a channel on one host agree about by its control page. */
 struct link_hello {
         uint64_t magic;

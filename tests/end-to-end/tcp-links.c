@@ -553,20 +553,15 @@ static int write_key(const char *path, const char *bytes, mode_t mode) {
 }
 
 /* What becomes of a sender with @key at a listener with @wanted: "" is none. */
-static int meets(const char *dir, const char *wanted, const char *key, int error) {
+/* An end that is opened with @wanted, and one with @offered: they meet, or the second is refused with @word in the sentence. */
+static int meet(const char *wanted, const char *offered, int error, const char *word) {
         struct psyne_channel *to, *from;
         char uri[256], sentence[256];
         int r;
 
-        if (*wanted)
-                snprintf(uri, sizeof(uri), "tcp://:0/links?key=%s/%s", dir, wanted);
-        else
-                snprintf(uri, sizeof(uri), "tcp://:0/links");
+        snprintf(uri, sizeof(uri), "tcp://:0/links?resume=2s%s%s", *wanted ? "&" : "", wanted);
         REQUIRE(psyne_open(uri, NULL, &to) == 0);
-        if (*key)
-                snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%d/links?key=%s/%s", psyne_port(to), dir, key);
-        else
-                snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%d/links", psyne_port(to));
+        snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%d/links?resume=2s%s%s", psyne_port(to), *offered ? "&" : "", offered);
         REQUIRE(psyne_open(uri, NULL, &from) == 0);
         if (error == 0) {
                 struct psyne_producer *p;
@@ -580,12 +575,28 @@ static int meets(const char *dir, const char *wanted, const char *key, int error
         } else {
                 r = psyne_wait_peers(from, 0, 1, WATCHDOG_NS);
                 snprintf(sentence, sizeof(sentence), "%s", psyne_last_error());
-                printf("keys: at \"%s\" with \"%s\": %d, %s\n", wanted, key, r, sentence);
-                REQUIRE(r == error && strstr(sentence, "key"));
+                printf("at \"%s\" with \"%s\": %d, %s\n", wanted, offered, r, sentence);
+                REQUIRE(r == error && strstr(sentence, word));
         }
         (void)psyne_close(from);
         (void)psyne_close(to);
         return 0;
+}
+
+/* The same with keys of that directory; empty: none. */
+static int meets(const char *dir, const char *wanted, const char *key, int error) {
+        char one[128] = "", other[128] = "";
+
+        if (*wanted)
+                snprintf(one, sizeof(one), "key=%s/%s", dir, wanted);
+        if (*key)
+                snprintf(other, sizeof(other), "key=%s/%s", dir, key);
+        return meet(one, other, error, "key");
+}
+
+static int checksums(void) {
+        return meet("checksum=on", "checksum=on", 0, "") || meet("checksum=off", "checksum=off", 0, "") ||
+                meet("checksum=off", "", 0, "") || meet("", "checksum=off", -ENOTSUP, "checksum");
 }
 
 static int keys(void) {
@@ -633,7 +644,7 @@ static const struct {
 } cases[] = {{"many", many},     {"ipv6", ipv6},  {"names", names}, {"plain", plain}, {"inlined", inlined},
         {"polled", polled},      {"receiver-dies", receiver_dies},  {"sender-dies", sender_dies}, {"forks", forks},
         {"stalled", stalled}, {"padding", padding}, {"drained", drained}, {"reader-leaves", reader_leaves},
-        {"keys", keys}};
+        {"keys", keys}, {"checksums", checksums}};
 
 int main(int argc, char **argv) {
         int failed = 0;
