@@ -19,6 +19,7 @@
 #define FENCE_NAP_NS 1000000ll    /* between looks until every peer knows that we cannot call membarrier */
 #define RUN_BEFORE_BACKOFF 4u     /* messages taken in a row: a stream, not a conversation */
 #define POLLS_FIRST 256u          /* before the clock is read: some microseconds */
+#define REAPS_FIRST 16u         /* of what may be a small part of a long message each */
 #define BACKOFF_MAX 128u          /* pauses: some microseconds, reached only by a stream that keeps filling them */
 
 static int consumer_enter(struct psyne_consumer *c) {
@@ -240,11 +241,14 @@ static int poll_for_one(struct psyne_consumer *c, struct waiter *w, uint32_t eve
                         return 0;
                 if (walk_ready(c) >= 0)
                         return -EAGAIN; /* in another lane; or for the long way: padding, a flag, nonsense */
-                if (c->reaps)
+                polls++;
+                if (c->reaps) { /* a look of another price: behind each the event and the clock have their turn */
                         (void)link_reap(c->channel);
-                else
+                        polls += 63 - polls % 64;
+                        polls++;
+                } else
                         cpu_pause();
-                if (++polls % 16 == 0 && __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE) != event)
+                if (polls % 16 == 0 && __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE) != event)
                         return -EAGAIN;
                 if (polls % 64 == 0 && (w->deadline_ns != CLOCK_FOREVER || w->spin_until_ns != CLOCK_FOREVER)) {
                         int64_t now = clock_ns();
@@ -309,7 +313,7 @@ void consumer_lie_down(struct psyne_consumer *c, int64_t deadline_ns, struct res
         struct layout_member *m = c->shared;
         int64_t now = clock_ns();
 
-        if (c->reaps)
+        if (c->channel->inlined && !c->of_link)
                 link_reap_no_more(c->channel);
 
         rest->until_ns = now + (c->is_shared ? BACKSTOP_SHARED_NS : BACKSTOP_NS);
@@ -451,11 +455,13 @@ static bool poll_recv(struct psyne_consumer *c, struct psyne_msg *ret) {
 static bool look_and_reap(struct psyne_consumer *c, struct psyne_msg *ret) {
         const bool plain = c->n_walk == 1 && !c->turn_over && !c->is_shared && !c->copies && !c->rx.stage;
 
-        while (link_reap(c->channel))
+        const uint32_t event = __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE);
+
+        for (unsigned i = 0; i < REAPS_FIRST && link_reap(c->channel); i++)
                 if (plain && psyne_lane_recv(&c->rx.hot, ret))
                         return true;
-                else if (walk_ready(c) >= 0)
-                        return false; /* for the long way */
+                else if (walk_ready(c) >= 0 || __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE) != event)
+                        break; /* for the long way */
         return false;
 }
 
@@ -486,7 +492,7 @@ int psyne_recv_slow(struct psyne_consumer *c, struct psyne_msg *ret, int64_t tim
         if (!c || !ret)
                 return error_set(-EINVAL, "psyne_recv: no consumer or no message");
         wait = __atomic_load_n(&c->endpoint.wait, __ATOMIC_RELAXED);
-        c->reaps = c->channel->inlined && !c->channel->forked && (wait == PSYNE_WAIT_SPIN || timeout_ns != PSYNE_NOWAIT);
+        c->reaps = c->channel->inlined && !c->channel->forked && !c->endpoint.set && (wait == PSYNE_WAIT_SPIN || timeout_ns != PSYNE_NOWAIT);
         if (c->endpoint.armed || c->told_later)
                 return recv_armed(c, ret, timeout_ns);
         if (c->is_shared && share_take_quick(c, ret))

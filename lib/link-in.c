@@ -441,12 +441,16 @@ static int inbound_answer(struct inbound *in) {
         return 0;
 }
 
+/* Nothing about it is the thread's. */
+static bool is_for_readers(const struct inbound *in) {
+        return !in->starved && !in->ending && !in->blocked && !in->verdict && in->stage_from == in->stage_to;
+}
+
 /* What its socket and its lane's producer are watched for. */
 static void inbound_watch(struct inbound *in) {
         struct link *l = in->link;
 
-        if (in->rx.state == LINK_OPEN && link_is_reaped(l, clock_ns()) && in->socket.spent && in->socket.events == EPOLLIN && !in->blocked &&
-                !in->starved && !in->ending)
+        if (in->rx.state == LINK_OPEN && in->socket.spent && in->socket.events == EPOLLIN && is_for_readers(in) && link_is_reaped(l, clock_ns()))
                 return; /* a reader looks at it, and asks for it again before it sleeps */
         link_watch(l, &in->socket, in->fd, (in->starved || in->ending ? 0 : EPOLLIN) | (in->blocked ? EPOLLOUT : 0));
         if (in->starved && !in->hopeless && !in->writer.events) {
@@ -500,19 +504,25 @@ static void inbound_go(struct inbound *in, int64_t now) {
 }
 
 size_t inbound_reap(struct inbound *in, int64_t now, bool *look) {
+        struct links *s = in->link->links;
         const uint64_t before = in->bytes;
         int r = 0;
 
-        if (in->dead || in->fd < 0 || in->rx.state != LINK_OPEN || in->starved || in->ending || in->blocked || in->verdict ||
-                in->stage_from != in->stage_to)
+        if (in->dead || in->fd < 0 || in->rx.state != LINK_OPEN || !is_for_readers(in))
                 return 0; /* the thread knows */
         if (now >= link_rx_due_ns(&in->rx))
                 r = link_rx_tick(&in->rx, now);
         if (r == 0)
                 r = inbound_receive(in, now, 0);
         inbound_tell(in);
+        if (r == 0 && now >= link_rx_due_ns(&in->rx))
+                r = link_rx_tick(&in->rx, now);
         if (r == 0)
                 r = inbound_answer(in);
+        if (link_rx_due_ns(&in->rx) < s->due_ns && link_rx_due_ns(&in->rx) < s->asked_ns) { /* an acknowledgement, if nobody comes by */
+                s->asked_ns = link_rx_due_ns(&in->rx);
+                *look = true;
+        }
         in->verdict = r;
         *look |= r < 0 || in->starved || in->ending || in->blocked;
         return (size_t)(in->bytes - before);
@@ -521,8 +531,8 @@ size_t inbound_reap(struct inbound *in, int64_t now, bool *look) {
 void inbound_event(struct inbound *in, uint32_t events) {
         int64_t now = clock_ns();
 
-        if (!in->dead && events == EPOLLIN && in->rx.state == LINK_OPEN && link_is_reaped(in->link, now))
-                return; /* a reader is there, and reads it */
+        if (!in->dead && events == EPOLLIN && in->rx.state == LINK_OPEN && is_for_readers(in) && link_is_reaped(in->link, now))
+                return; /* one is there, and reads it */
         inbound_go(in, now);
 }
 

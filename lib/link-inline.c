@@ -16,7 +16,7 @@ void link_push(struct psyne_producer *p) {
         struct link *l = p->channel->link;
         bool done = false;
 
-        if (pthread_mutex_trylock(&l->links->lock) == 0) {
+        if (!__atomic_load_n(&l->links->wanted, __ATOMIC_RELAXED) && pthread_mutex_trylock(&l->links->lock) == 0) {
                 struct outbound *o = outbound_of(l, p->tx.index, __atomic_load_n(&p->tx.shared->generation, __ATOMIC_RELAXED));
 
                 done = o && l->life != LINK_GONE && outbound_push(o);
@@ -63,6 +63,8 @@ void link_reap_no_more(struct psyne_channel *ch) {
 /* [the thread] */
 bool link_is_reaped(struct link *l, int64_t now) {
         if (!l->reaped)
+                return false;
+        if (__atomic_load_n(&l->channel->view.header->sleepers, __ATOMIC_RELAXED)) /* others wait: what comes is not only the poller's */
                 return false;
         if (now - l->reaped_ns >= LINK_REAPED_FOR_NS) { /* it does not come any more */
                 __atomic_store_n(&l->reaped, false, __ATOMIC_RELAXED);

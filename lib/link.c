@@ -139,6 +139,7 @@ static int turn(struct links *s, int64_t deadline_ns) {
         __atomic_store_n(&s->wanted, true, __ATOMIC_RELAXED);
         pthread_mutex_lock(&s->lock);
         __atomic_store_n(&s->wanted, false, __ATOMIC_RELAXED);
+        s->asked_ns = CLOCK_FOREVER;
         for (int i = 0; i < n; i++)
                 event(&events[i]);
         s->due_ns = CLOCK_FOREVER;

@@ -144,6 +144,7 @@ struct links {
         struct inbound *graves;      /* freed when no event names them any more */
         struct outbound *outbound_graves;
         int64_t due_ns;              /* of this turn's timers: the earliest */
+        int64_t asked_ns;            /* lock: the same, of those that callers have set since, and have woken the thread for */
 };
 
 /* link-inline.c */

@@ -14,10 +14,19 @@ struct wire_zc_ring {
         struct wire_zc *sockets;
 };
 
+/* The operation, and the flag: both are looked at before the descriptor is. */
+static bool knows(struct wire_zc_ring *r) {
+        struct io_uring_sqe *sqe = thread_ring_entry(&r->ring);
+        uint64_t user_data;
+        int result;
+
+        io_uring_prep_send_zc(sqe, -1, NULL, 0, MSG_DONTWAIT, COMPAT_SEND_ZC_REPORT);
+        sqe->user_data = 0;
+        return thread_ring_enter(&r->ring, 1, -1) == 0 && thread_ring_reap(&r->ring, &user_data, &result) && result == -EBADF;
+}
+
 int wire_zc_ring_new(struct wire_zc_ring **ret) {
         struct wire_zc_ring *r = calloc(1, sizeof(*r));
-        struct io_uring_probe *probe;
-        bool has;
         int e;
 
         if (!r)
@@ -28,10 +37,7 @@ int wire_zc_ring_new(struct wire_zc_ring **ret) {
                 free(r);
                 return e;
         }
-        probe = io_uring_get_probe_ring(&r->ring.uring);
-        has = probe && io_uring_opcode_supported(probe, IORING_OP_SEND_ZC);
-        io_uring_free_probe(probe);
-        if (!has) {
+        if (!knows(r)) {
                 wire_zc_ring_free(r);
                 return -EOPNOTSUPP;
         }
@@ -103,15 +109,22 @@ static bool hear(struct wire_zc_ring *r, const struct wire_zc *zc, int *ret) {
 
         while (thread_ring_reap_flags(&r->ring, &user_data, &result, &flags)) {
                 of = (struct wire_zc *)(uintptr_t)user_data;
+                if (!of)
+                        continue; /* knows() asked */
                 if (!(flags & IORING_CQE_F_NOTIF)) {
                         of->pending += (flags & IORING_CQE_F_MORE) != 0;
+                        of->empty += (flags & IORING_CQE_F_MORE) && result <= 0;
                         *ret = result;
                         heard = of == zc;
                         continue;
                 }
                 of->pending--;
-                of->told++;
-                of->copied += ((uint32_t)result & COMPAT_NOTIF_COPIED) != 0;
+                if (of->empty) /* of one that sent nothing, which says nothing */
+                        of->empty--;
+                else {
+                        of->told++;
+                        of->copied += ((uint32_t)result & COMPAT_NOTIF_COPIED) != 0;
+                }
                 of->off |= !of->always && of->told >= TRIED && of->copied == of->told;
                 if (of->given_up && !of->pending)
                         end(r, of);

@@ -19,6 +19,7 @@ struct wire_zc_ring;
 struct wire_zc {
         struct wire_zc *next;
         uint32_t pending;      /* not told about yet */
+        uint32_t empty;        /* ... of those: sent nothing */
         uint64_t sends, told, copied;
         bool always, off, given_up;
 };

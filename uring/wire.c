@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "uring/park.h"
 #include "uring/wire-ring.h"
@@ -54,6 +56,13 @@ static bool moved(struct wire *w, ssize_t r) {
         return true;
 }
 
+/* Not by libc's functions, here and below: they are cancellation points, and callers hold a lock. */
+static ssize_t plain_send(int fd, const struct msghdr *m, int flags) {
+        flags |= MSG_DONTWAIT | MSG_NOSIGNAL;
+        return m->msg_iovlen == 1 ? syscall(SYS_sendto, fd, m->msg_iov->iov_base, m->msg_iov->iov_len, flags, NULL, 0)
+                                  : syscall(SYS_sendmsg, fd, m, flags);
+}
+
 ssize_t wire_send(struct wire *w, int fd, const struct iovec *v, unsigned n) {
         struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = n};
         struct iovec all = {w->gathered, 0};
@@ -71,8 +80,7 @@ ssize_t wire_send(struct wire *w, int fd, const struct iovec *v, unsigned n) {
                 if (w->ring)
                         r = wire_ring_send(w->ring, fd, &m);
                 else {
-                        r = m.msg_iovlen == 1 ? send(fd, m.msg_iov->iov_base, m.msg_iov->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL)
-                                            : sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+                        r = plain_send(fd, &m, 0);
                         r = r < 0 ? -errno : r;
                 }
         while (r == -EINTR || moved(w, r));
@@ -89,7 +97,8 @@ ssize_t wire_receive(struct wire *w, int fd, const struct iovec *v, unsigned n) 
                 if (w->ring && !w->by_many)
                         r = wire_ring_receive(w->ring, fd, &m);
                 else {
-                        r = n == 1 ? recv(fd, v->iov_base, v->iov_len, MSG_DONTWAIT) : recvmsg(fd, &m, MSG_DONTWAIT);
+                        r = n == 1 ? syscall(SYS_recvfrom, fd, v->iov_base, v->iov_len, MSG_DONTWAIT, NULL, NULL)
+                                   : syscall(SYS_recvmsg, fd, &m, MSG_DONTWAIT);
                         r = r < 0 ? -errno : r;
                 }
         while (r == -EINTR || moved(w, r));
@@ -117,7 +126,9 @@ ssize_t wire_send_long(struct wire *w, int fd, const struct iovec *v, unsigned n
         if (!zc || zc->off)
                 return wire_send(w, fd, v, n);
         if (n == 2) { /* its memory is used again at once */
-                r = send(fd, v[0].iov_base, v[0].iov_len, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
+                const struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = 1};
+
+                r = plain_send(fd, &m, MSG_MORE);
                 if (r < 0 || (size_t)r < v[0].iov_len)
                         return r < 0 ? -errno : r;
                 head = v[0].iov_len;
@@ -127,10 +138,10 @@ ssize_t wire_send_long(struct wire *w, int fd, const struct iovec *v, unsigned n
                 return r + (ssize_t)head;
         if (head)
                 return (ssize_t)head;
-        if (r == -ENOMEM || r == -ENOBUFS || r == -EINVAL || r == -EOPNOTSUPP || r == -EEXIST) {
-                zc->off = true; /* locked memory is used up; or before 6.2; or another thread's ring now (psyne_poll()) */
+        if (r == -EINVAL || r == -EOPNOTSUPP || r == -EEXIST)
+                zc->off = true; /* not on this socket; or another thread's ring now (psyne_poll()) */
+        if (zc->off || r == -ENOMEM || r == -ENOBUFS) /* no more memory may be locked at present */
                 return wire_send(w, fd, v, n);
-        }
         return r;
 }
 

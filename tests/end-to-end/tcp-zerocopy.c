@@ -18,7 +18,7 @@
 #define N 400u
 
 struct shared {
-        uint32_t sent;
+        uint32_t received;
 };
 static struct shared *s;
 
@@ -36,7 +36,6 @@ static int send_many(int port, const char *query, uint32_t n, struct psyne_link_
                 m.type = i;
                 pattern_fill(m.data, m.len, i);
                 REQUIRE(psyne_commit(p, &m) == 0);
-                __atomic_store_n(&s->sent, i + 1, __ATOMIC_RELAXED);
         }
         REQUIRE(psyne_flush(p, WATCHDOG_NS) == 0);
         for (int i = psyne_links(ch, info, 4) - 1; i >= 0; i--)
@@ -58,7 +57,7 @@ static int receive_many(struct psyne_consumer *c, uint32_t *ret) {
                         printf("FAIL: message %u came as %u, %zu bytes, changed or not\n", n, m.type, m.len);
                         return 1;
                 }
-                n++;
+                __atomic_store_n(&s->received, ++n, __ATOMIC_RELAXED);
                 REQUIRE(psyne_release(c, &m) == 0);
         }
         REQUIRE(r == -EPIPE);
@@ -106,14 +105,14 @@ static int kills(unsigned n) {
         for (unsigned i = 0; i < n; i++) {
                 struct psyne_channel *ch;
                 struct psyne_consumer *c;
-                uint32_t whole = 0, after = (uint32_t)random_below(&random, 60);
+                uint32_t whole = 0, after = 1 + (uint32_t)random_below(&random, 60);
                 int port;
                 pid_t pid;
 
                 REQUIRE(psyne_open("tcp://:0/zerocopy?size=1M&wait=block&resume=100ms", NULL, &ch) == 0);
                 REQUIRE(psyne_consumer_open(ch, NULL, &c) == 0);
                 port = psyne_port(ch);
-                s->sent = 0;
+                s->received = 0;
                 fflush(NULL);
                 pid = fork();
                 if (pid == 0) {
@@ -123,8 +122,8 @@ static int kills(unsigned n) {
                         _exit(send_many(port, "zerocopy=require", UINT32_MAX, &info));
                 }
                 if (fork() == 0) { /* while this process receives */
-                        while (__atomic_load_n(&s->sent, __ATOMIC_RELAXED) < after)
-                                ;
+                        while (__atomic_load_n(&s->received, __ATOMIC_RELAXED) < after)
+                                ; /* and more are on their way */
                         for (uint64_t k = random_below(&random, 20000); k; k--)
                                 __atomic_signal_fence(__ATOMIC_SEQ_CST);
                         kill(pid, SIGKILL);
