@@ -241,13 +241,11 @@ static int poll_for_one(struct psyne_consumer *c, struct waiter *w, uint32_t eve
                         return 0;
                 if (walk_ready(c) >= 0)
                         return -EAGAIN; /* in another lane; or for the long way: padding, a flag, nonsense */
-                polls++;
-                if (c->reaps) { /* a look of another price: behind each the event and the clock have their turn */
+                if (c->reaps)
                         (void)link_reap(c->channel);
-                        polls += 63 - polls % 64;
-                        polls++;
-                } else
+                else
                         cpu_pause();
+                polls += c->reaps ? 64 : 1; /* behind so dear a look the event and the clock have their turn each time */
                 if (polls % 16 == 0 && __atomic_load_n(&c->shared->event, __ATOMIC_ACQUIRE) != event)
                         return -EAGAIN;
                 if (polls % 64 == 0 && (w->deadline_ns != CLOCK_FOREVER || w->spin_until_ns != CLOCK_FOREVER)) {
