@@ -19,17 +19,23 @@
 
 struct shared {
         uint32_t received;
+        uint32_t port;
 };
 static struct shared *s;
 
-static int send_many(int port, const char *query, uint32_t n, struct psyne_link_info *ret) {
+/* Who forks has no thread of the library yet, here and below: what that held (a lock of the sanitizer's allocator) stays held in
+ * a child. So a sender is there first, and waits for the port. */
+static int send_many(const char *query, uint32_t n, struct psyne_link_info *ret) {
         struct psyne_link_info info[4] = {{.struct_size = sizeof(info[0])}};
         struct psyne_channel *ch;
         struct psyne_producer *p;
         struct psyne_msg m;
         char uri[128];
+        uint32_t port;
 
-        snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%d/zerocopy?size=1M&wait=block&%s", port, query);
+        while (!(port = __atomic_load_n(&s->port, __ATOMIC_ACQUIRE)))
+                breathe();
+        snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%u/zerocopy?size=1M&wait=block&%s", port, query);
         REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_producer_open(ch, NULL, &p) == 0);
         for (uint32_t i = 0; i < n; i++) {
                 REQUIRE(psyne_claim(p, MESSAGE_BYTES, WATCHDOG_NS, &m) == 0);
@@ -71,17 +77,15 @@ static int stream(const char *query, bool always) {
         struct psyne_consumer *c;
         uint32_t n = 0;
         pid_t pid;
-        int port;
 
-        REQUIRE(psyne_open("tcp://:0/zerocopy?size=1M&wait=block", NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &c) == 0);
-        port = psyne_port(ch);
+        s->port = 0;
         fflush(NULL);
         pid = fork();
         if (pid == 0) {
                 int r;
 
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
-                r = send_many(port, query, N, &info);
+                r = send_many(query, N, &info);
                 if (r == 0) {
                         printf("%-18s %llu sends, %llu copied, %llu connections\n", query, (unsigned long long)info.zerocopy_sends,
                                 (unsigned long long)info.zerocopy_copied, (unsigned long long)info.connections);
@@ -92,6 +96,8 @@ static int stream(const char *query, bool always) {
                 }
                 _exit(r);
         }
+        REQUIRE(psyne_open("tcp://:0/zerocopy?size=1M&wait=block", NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &c) == 0);
+        __atomic_store_n(&s->port, (uint32_t)psyne_port(ch), __ATOMIC_RELEASE);
         REQUIRE(receive_many(c, &n) == 0 && child_wait(pid, WATCHDOG_NS) == 0 && n == N);
         REQUIRE(psyne_consumer_close(c) == 0);
         (void)psyne_close(ch);
@@ -106,22 +112,20 @@ static int kills(unsigned n) {
                 struct psyne_channel *ch;
                 struct psyne_consumer *c;
                 uint32_t whole = 0, after = 1 + (uint32_t)random_below(&random, 60);
-                int port;
-                pid_t pid;
+                pid_t pid, killer;
 
-                REQUIRE(psyne_open("tcp://:0/zerocopy?size=1M&wait=block&resume=100ms", NULL, &ch) == 0);
-                REQUIRE(psyne_consumer_open(ch, NULL, &c) == 0);
-                port = psyne_port(ch);
-                s->received = 0;
+                s->received = s->port = 0;
                 fflush(NULL);
                 pid = fork();
                 if (pid == 0) {
                         struct psyne_link_info info;
 
                         prctl(PR_SET_PDEATHSIG, SIGKILL);
-                        _exit(send_many(port, "zerocopy=require", UINT32_MAX, &info));
+                        _exit(send_many("zerocopy=require", UINT32_MAX, &info));
                 }
-                if (fork() == 0) { /* while this process receives */
+                killer = fork();
+                if (killer == 0) { /* while this process receives */
+                        prctl(PR_SET_PDEATHSIG, SIGKILL);
                         while (__atomic_load_n(&s->received, __ATOMIC_RELAXED) < after)
                                 ; /* and more are on their way */
                         for (uint64_t k = random_below(&random, 20000); k; k--)
@@ -129,8 +133,12 @@ static int kills(unsigned n) {
                         kill(pid, SIGKILL);
                         _exit(0);
                 }
+                REQUIRE(psyne_open("tcp://:0/zerocopy?size=1M&wait=block&resume=100ms", NULL, &ch) == 0);
+                REQUIRE(psyne_consumer_open(ch, NULL, &c) == 0);
+                __atomic_store_n(&s->port, (uint32_t)psyne_port(ch), __ATOMIC_RELEASE);
                 REQUIRE(receive_many(c, &whole) == 0);
                 (void)child_wait(pid, WATCHDOG_NS);
+                REQUIRE(child_wait(killer, WATCHDOG_NS) == 0);
                 received += whole;
                 REQUIRE(psyne_consumer_close(c) == 0);
                 (void)psyne_close(ch);
