@@ -68,6 +68,7 @@ struct service_state {
         uint32_t handshakes;         /* atomic: HELLOs not answered yet */
         uint32_t owed;               /* atomic: connections that are */
         uint32_t unmet;              /* atomic: somebody is there whom we could not connect to */
+        bool kept;                   /* somebody here waits for the ring of a lane that is closed, by one who is there */
         bool deaf;                   /* the listener is not watched, for nobody can be accepted */
         struct {
                 uint32_t generation, tick;
@@ -615,6 +616,9 @@ static void try_again(struct service *s) {
                         st->deaf = watch_add(s->watch, st->listener, EPOLLIN, (void *)(uintptr_t)(2 * st->id)) < 0;
                         on_accept(ch);
                 }
+                if (st->kept)
+                        wake_local(ch);
+                st->kept = false;
                 if (__atomic_load_n(&st->unmet, __ATOMIC_RELAXED))
                         meet(ch);
                 for (struct connection *k = st->connections; k; k = k->next) {
@@ -883,11 +887,15 @@ bool service_lane_lost(struct psyne_channel *ch, uint32_t lane, uint32_t generat
 
         if (!ch->service)
                 return true;
-        /* While its owner's process lives, that one has the ring and will send it. */
-        if (membership_owner_alive(ch, l->owner))
-                return false;
         pthread_mutex_lock(&service_lock);
         st = state_of(ch);
+        /* While its owner's process lives, that one has the ring and will send it: unless it leaves first, of which nobody is told. */
+        if (membership_owner_alive(ch, l->owner)) {
+                st->kept = true;
+                again(ch->service);
+                pthread_mutex_unlock(&service_lock);
+                return false;
+        }
         if (st->lost[lane].generation != generation) {
                 st->lost[lane].generation = generation;
                 st->lost[lane].tick = ch->service->ticks;

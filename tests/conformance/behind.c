@@ -116,6 +116,43 @@ static int skips_recv(struct world *w) {
 }
 BROADCAST(skips, skips_send, skips_recv)
 
+/* Its producer is gone before it looks for the first time: it is told what it missed, and that nobody is left. */
+static int leaves_send(struct world *w) {
+        struct ends e = {0};
+
+        OPEN_PRODUCER(&e, "size=8K");
+        world_reach(w, 1);
+        AWAIT(2);
+        for (uint32_t n = 0; n < 100; n++)
+                SEND(&e, n, n);
+        CLOSE(&e);
+        world_reach(w, 3);
+        return 0;
+}
+static int looks_late(struct world *w) {
+        struct psyne_consumer *c;
+        struct ends e = {0};
+        struct psyne_msg m;
+        uint64_t seen = 0;
+        int got;
+
+        AWAIT(1);
+        MUST_BE(world_open(w, NULL, &e.ch), 0);
+        MUST_BE(open_behind(e.ch, "g", PSYNE_BEHIND_SKIPS, 0, &c), 0);
+        world_reach(w, 2);
+        AWAIT(3);
+        while ((got = psyne_recv(c, &m, WATCHDOG_NS)) == 0) {
+                seen += 1 + m.lost;
+                MUST_BE(psyne_release(c, &m), 0);
+        }
+        MUST_BE(got, -EPIPE);
+        MUST_BE(seen + m.lost, 100);
+        MUST_BE(psyne_consumer_close(c), 0);
+        MUST(!psyne_close(e.ch));
+        return 0;
+}
+BROADCAST(skips_before_a_look, leaves_send, looks_late)
+
 /* One that keeps up misses nothing, beside one that holds producers back and sees everything. */
 static int beside_send(struct world *w) {
         struct ends e = {0};

@@ -8,13 +8,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "support/require.h"
+#include "support/start.h"
 #include "support/world.h"
 
 #define N 20000u
@@ -28,44 +28,15 @@ struct shared {
 static struct shared *s;
 
 static int until_port(void) {
-        int64_t until = now_ns() + WATCHDOG_NS;
-
-        while (!__atomic_load_n(&s->port, __ATOMIC_SEQ_CST)) {
-                if (now_ns() > until)
-                        return -1;
-                breathe();
-        }
-        return 0;
+        return await_word(&s->port, 1);
 }
 
 static void tell_port(const struct psyne_channel *ch) {
         __atomic_store_n(&s->port, (uint32_t)psyne_port(ch), __ATOMIC_SEQ_CST);
 }
 
-/*
- * A process that runs once it is the @turn'th's turn. Who forks has no thread of the library yet: what that held (a lock of the
- * sanitizer's allocator) stays held in a child.
- */
-static pid_t start_at(unsigned turn, int (*run)(const char *uri, unsigned i), const char *uri, unsigned i) {
-        pid_t pid;
-
-        fflush(NULL);
-        pid = fork();
-        if (pid == 0) {
-                prctl(PR_SET_PDEATHSIG, SIGKILL);
-                while (__atomic_load_n(&s->turn, __ATOMIC_ACQUIRE) < turn)
-                        breathe();
-                _exit(run(uri, i));
-        }
-        return pid;
-}
-
 static pid_t start(int (*run)(const char *uri, unsigned i), const char *uri, unsigned i) {
-        return start_at(0, run, uri, i);
-}
-
-static void next_turn(void) {
-        __atomic_fetch_add(&s->turn, 1, __ATOMIC_RELEASE);
+        return start_at(&s->turn, 0, run, uri, i);
 }
 
 /* ---- ordinary ends ------------------------------------------------------------------------------------------------- */
@@ -278,7 +249,7 @@ static int receiver_dies(void) {
         pid_t pids[6];
 
         for (unsigned round = 0; round <= 5; round++)
-                pids[round] = start_at(round, follow, "tcp://:%u/links?size=64K", 0);
+                pids[round] = start_at(&s->turn, round, follow, "tcp://:%u/links?size=64K", 0);
         REQUIRE(until_port() == 0);
         snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%u/links?size=64K&resume=20s", s->port);
         REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_producer_open(ch, NULL, &p) == 0);
@@ -294,7 +265,7 @@ static int receiver_dies(void) {
                         break;
                 kill(pids[round], SIGKILL);
                 (void)waitpid(pids[round], NULL, 0);
-                next_turn();
+                next_turn(&s->turn);
         }
         REQUIRE(psyne_producer_close(p) == 0);
         (void)psyne_close(ch);
@@ -329,12 +300,12 @@ static int sender_dies(void) {
         int64_t at;
 
         for (unsigned round = 0; round < 3; round++)
-                pids[round] = start_at(round + 1, send_and_wait, "tcp://127.0.0.1:%u/links", 0);
+                pids[round] = start_at(&s->turn, round + 1, send_and_wait, "tcp://127.0.0.1:%u/links", 0);
         REQUIRE(psyne_open("tcp://:0/links?resume=300ms", NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &c) == 0);
         tell_port(ch);
         for (unsigned round = 0; round < 3; round++) {
                 s->step = 0;
-                next_turn();
+                next_turn(&s->turn);
                 for (int64_t until = now_ns() + WATCHDOG_NS; !__atomic_load_n(&s->step, __ATOMIC_SEQ_CST); breathe())
                         REQUIRE(now_ns() < until);
                 kill(pids[round], SIGKILL);
