@@ -406,8 +406,7 @@ static int open_ipc(struct psyne_channel *ch, const struct uri *u, const struct 
 }
 
 static void channel_free(struct psyne_channel *ch) {
-        if (ch->link)
-                link_leave(ch);
+        link_leave(ch);
         if (ch->service)
                 service_leave(ch);
         membership_forget_lanes(ch, segment_deinit);
@@ -475,6 +474,8 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
         r = uri_parse(uri, u);
         if (r < 0)
                 return r;
+        if (u->set & URI_ADDED_KEYS)
+                return error_set(-EINVAL, "group, behind and eject are for links that are added (psyne_link_open)");
         r = wishes_merge(&w, u, opts);
         if (r < 0)
                 return r;
@@ -511,8 +512,7 @@ int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_chan
                 ch->lanes[i].segment = SEGMENT_NULL;
         snprintf(ch->name, sizeof(ch->name), "%s", u->name);
         if (u->scheme == URI_TCP)
-                snprintf(ch->uri, sizeof(ch->uri), strchr(u->host, ':') ? "tcp://[%.48s]:%s/%s" : "tcp://%.48s:%s/%s", u->host, u->port,
-                        u->name);
+                link_uri(u, ch->uri, sizeof(ch->uri));
         else
                 snprintf(ch->uri, sizeof(ch->uri), "%s://%s", u->scheme == URI_MEMORY ? "memory" : "ipc", u->name);
         ch->flags = w.flags;
@@ -700,7 +700,7 @@ int psyne_poll(struct psyne_channel *ch, int64_t timeout_ns) {
         r = channel_check(ch); /* before what it is for: the same answer for every inherited handle */
         if (r < 0)
                 return r;
-        if (!(ch->flags & PSYNE_NO_THREAD) || ch->scheme == URI_MEMORY) /* there is nobody to serve */
+        if (!(ch->flags & PSYNE_NO_THREAD) || (ch->scheme == URI_MEMORY && !__atomic_load_n(&ch->linked, __ATOMIC_ACQUIRE))) /* there is nobody to serve */
                 return error_set(-EINVAL, "psyne_poll is for ipc:// and tcp:// channels opened with PSYNE_NO_THREAD");
-        return ch->link ? link_poll(ch, timeout_ns) : service_poll(ch, timeout_ns);
+        return ch->scheme == URI_IPC ? service_poll(ch, timeout_ns) : link_poll(ch, timeout_ns);
 }

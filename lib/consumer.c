@@ -49,7 +49,7 @@ static void count(uint64_t *counter, uint64_t n) {
 }
 
 /* The group that is asked for, made if need be. */
-static int consumer_group(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, uint32_t *ret) {
+static int consumer_group(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, bool alone, uint32_t *ret) {
         const char *name = opts ? opts->group : NULL;
         struct group_wish wish;
 
@@ -57,11 +57,11 @@ static int consumer_group(struct psyne_channel *ch, const struct psyne_consumer_
                 return error_set(-ENAMETOOLONG, "a group's name has at most %u characters", LAYOUT_NAME_MAX);
         if (name && !uri_name_valid(name))
                 return error_set(-EINVAL, "a group's name is made of A-Z a-z 0-9 . _ - and does not start with a dot");
-        if (!name && ch->view.config.mode != PSYNE_BROADCAST)
+        if (!name && !alone && ch->view.config.mode != PSYNE_BROADCAST)
                 name = GROUP_DEFAULT;
         wish = (struct group_wish){
                 .name = name,
-                .shared = ch->view.config.mode == PSYNE_SPMC || ch->view.config.mode == PSYNE_MPMC || (opts && opts->shared),
+                .shared = !alone && (ch->view.config.mode == PSYNE_SPMC || ch->view.config.mode == PSYNE_MPMC || (opts && opts->shared)),
                 .follows = opts ? opts->follows : NULL,
                 .in_place = opts && opts->in_place,
                 .from_oldest = opts && opts->from_oldest,
@@ -80,7 +80,8 @@ static int consumer_group(struct psyne_channel *ch, const struct psyne_consumer_
         return group_take(ch, &wish, ret);
 }
 
-static int open_consumer(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, bool of_link,
+/* @alone: as the only member of the group that @opts name, or of one without a name. */
+static int open_consumer(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, bool of_link, bool alone,
         struct psyne_consumer **ret) {
         struct psyne_consumer *c;
         uint32_t held_max = opts && opts->held_max ? opts->held_max : HELD_DEFAULT, group, index;
@@ -114,8 +115,11 @@ static int open_consumer(struct psyne_channel *ch, const struct psyne_consumer_o
         prepared = park_prepare(); /* now: a wait allocates nothing */
         c->channel = ch;
         c->held_max = held_max;
-        r = consumer_group(ch, opts, &group);
-        if (r == 0) {
+        r = consumer_group(ch, opts, alone, &group);
+        if (r == 0 && alone && ch->view.groups[group].kind == LAYOUT_GROUP_SHARED) {
+                group_leave(ch, group, false);
+                r = error_set(-EMEDIUMTYPE, "group \"%s\" of %s is shared, and a link reads alone", opts->group, ch->uri);
+        } else if (r == 0) {
                 if (group_copies(&ch->view, group))
                         r = behind_open(c);
                 if (r == 0)
@@ -191,12 +195,14 @@ static int open_consumer(struct psyne_channel *ch, const struct psyne_consumer_o
 int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, struct psyne_consumer **ret) {
         int r = ch ? link_takes(ch, false) : 0;
 
-        return r < 0 ? r : open_consumer(ch, opts, false, ret);
+        return r < 0 ? r : open_consumer(ch, opts, false, false, ret);
 }
 
 /* The link's own, at the end that sends. */
-int link_reader_open(struct psyne_channel *ch, struct psyne_consumer **ret) {
-        return open_consumer(ch, NULL, true, ret);
+int link_reader_open(struct psyne_channel *ch, const char *group, struct psyne_consumer **ret) {
+        struct psyne_consumer_opts opts = {.struct_size = sizeof(opts), .group = group && group[0] ? group : NULL};
+
+        return open_consumer(ch, &opts, true, group != NULL, ret);
 }
 
 static int look(struct psyne_consumer *c, struct psyne_msg *ret) {

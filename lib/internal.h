@@ -1,7 +1,8 @@
 /*
  * What the files of lib/ share: the channel of one process, and its two kinds of handles.
  *
- * Locks, outermost first: the process's registry (process.c), the services' (service.c), a channel's. Hot calls take none. What the
+ * Locks, outermost first: the process's registry (process.c), the links' (link.c), the services' (service.c), a
+ * channel's. Hot calls take none. What the
  * service thread does to a handle that another thread is using is limited to atomic words named here.
  */
 #ifndef PSYNE_INTERNAL_H
@@ -74,7 +75,8 @@ struct psyne_channel {
         struct psyne_producer *producers; /* lock: lists, for deaths, fences and fork */
         struct psyne_consumer *consumers;
 
-        struct link *link;          /* tcp */
+        struct psyne_link *link;    /* tcp: its own */
+        struct links *linked;       /* who drives links that were added, if it has none. Atomic, set once */
         bool inlined;               /* ... whose bytes are moved by those who send and receive */
         struct service *service;    /* ipc: who accepts and watches for us */
         void *service_state;
@@ -395,7 +397,8 @@ void service_after_fork_child(struct psyne_channel *ch);
 
 /* link.c (tcp) */
 int link_join(struct psyne_channel *ch, const struct uri *u, uint32_t mode);
-void link_leave(struct psyne_channel *ch);
+void link_leave(struct psyne_channel *ch);              /* nobody else has it any more */
+void link_uri(const struct uri *u, char *ret, size_t n);
 void link_changed(const struct psyne_channel *ch);      /* somebody joined or left */
 int link_refused(const struct psyne_channel *ch);       /* 0, or why the other end wants nothing of us */
 uint64_t link_readers(const struct psyne_channel *ch);
@@ -408,7 +411,8 @@ void link_after_fork_child(struct psyne_channel *ch);
 void link_fork_prepare(void);
 void link_fork_parent(void);
 void link_fork_child(void);
-int link_reader_open(struct psyne_channel *ch, struct psyne_consumer **ret);
+/* @group: NULL = the default one; empty = one of its own, which ends with it. It is the only member. */
+int link_reader_open(struct psyne_channel *ch, const char *group, struct psyne_consumer **ret);
 int link_writer_open(struct psyne_channel *ch, struct psyne_producer **ret);
 
 /* producer.c, consumer.c */

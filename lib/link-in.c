@@ -35,7 +35,7 @@ static void inbound_eat(struct inbound *in) {
 }
 
 static void inbound_free(struct inbound *in) {
-        struct link *l = in->link;
+        struct psyne_link *l = in->link;
 
         for (struct inbound **at = &l->in; *at; at = &(*at)->next)
                 if (*at == in) {
@@ -81,7 +81,7 @@ static void inbound_hang_up(struct inbound *in, const char *why) {
 }
 
 /* Who wants to say something has said it long before so many others came. */
-static struct inbound *oldest_caller(const struct link *l) {
+static struct inbound *oldest_caller(const struct psyne_link *l) {
         struct inbound *oldest = NULL;
 
         for (struct inbound *in = l->in; in; in = in->next)
@@ -90,7 +90,7 @@ static struct inbound *oldest_caller(const struct link *l) {
         return oldest;
 }
 
-int inbound_accept(struct link *l, int listener) {
+int inbound_accept(struct psyne_link *l, int listener) {
         for (unsigned i = 0; i < ACCEPT_AT_ONCE; i++) {
                 struct inbound *in;
                 int fd, r;
@@ -129,7 +129,7 @@ int inbound_accept(struct link *l, int listener) {
 
 /* ---- who is it? --------------------------------------------------------------------------------------------------- */
 
-static struct inbound *session_find(struct link *l, uint64_t session) {
+static struct inbound *session_find(struct psyne_link *l, uint64_t session) {
         struct inbound *in;
 
         for (in = l->in; in && in->session != session; in = in->next)
@@ -140,7 +140,7 @@ static struct inbound *session_find(struct link *l, uint64_t session) {
 static void refuse_difference(struct inbound *in, const char *what, uint64_t theirs, uint64_t ours) {
         char sentence[124];
 
-        snprintf(sentence, sizeof(sentence), "%.40s has %s=%llu here, %s=%llu there", in->link->channel->name, what,
+        snprintf(sentence, sizeof(sentence), "%.40s has %s=%llu here, %s=%llu there", in->link->name, what,
                 (unsigned long long)ours, what, (unsigned long long)theirs);
         link_rx_refuse(&in->rx, -EMEDIUMTYPE, sentence);
 }
@@ -158,7 +158,7 @@ static bool room_look(struct inbound *in) {
 }
 
 /* A session that is long gone makes room for a new one. */
-static bool forget_oldest(struct link *l) {
+static bool forget_oldest(struct psyne_link *l) {
         struct inbound *oldest = NULL;
 
         for (struct inbound *in = l->in; in; in = in->next)
@@ -175,7 +175,7 @@ static void refuse_start(struct inbound *in, int r) {
 }
 
 static void inbound_called(struct inbound *in) {
-        struct link *l = in->link;
+        struct psyne_link *l = in->link;
         const struct layout_config *c = &l->channel->view.config;
         const struct link_hello *h = &in->rx.hello;
         const struct {
@@ -191,10 +191,10 @@ static void inbound_called(struct inbound *in) {
         struct inbound *before = session_find(l, in->rx.now.session);
 
         in->ending = true; /* unless it is welcome */
-        if (strnlen(h->name, LINK_NAME_MAX) != strlen(l->channel->name) || strncmp(h->name, l->channel->name, LINK_NAME_MAX) != 0) {
+        if (strnlen(h->name, LINK_NAME_MAX) != strlen(l->name) || strncmp(h->name, l->name, LINK_NAME_MAX) != 0) {
                 char sentence[124];
 
-                snprintf(sentence, sizeof(sentence), "the channel here is another: %.64s", l->channel->name);
+                snprintf(sentence, sizeof(sentence), "the channel here is another: %.64s", l->name);
                 link_rx_refuse(&in->rx, -ENOENT, sentence);
                 return;
         }
@@ -448,7 +448,7 @@ static bool is_for_readers(const struct inbound *in) {
 
 /* What its socket and its lane's producer are watched for. */
 static void inbound_watch(struct inbound *in) {
-        struct link *l = in->link;
+        struct psyne_link *l = in->link;
 
         if (in->rx.state == LINK_OPEN && in->socket.spent && in->socket.events == EPOLLIN && is_for_readers(in) && link_is_reaped(l, clock_ns()))
                 return; /* a reader looks at it, and asks for it again before it sleeps */
@@ -563,7 +563,7 @@ static void inbound_expire(struct inbound *in) {
                 inbound_free(in);
 }
 
-void inbound_tick(struct link *l, int64_t now) {
+void inbound_tick(struct psyne_link *l, int64_t now) {
         struct inbound *next;
         uint64_t readers = link_readers(l->channel);
 
@@ -595,7 +595,7 @@ void inbound_tick(struct link *l, int64_t now) {
                 link_due(l, link_rx_due_ns(&in->rx));
 }
 
-void inbound_free_all(struct link *l) {
+void inbound_free_all(struct psyne_link *l) {
         while (l->in) {
                 struct inbound *in = l->in;
 

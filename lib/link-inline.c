@@ -13,7 +13,7 @@
 #include "lib/link.h"
 
 void link_push(struct psyne_producer *p) {
-        struct link *l = p->channel->link;
+        struct psyne_link *l = p->channel->link;
         bool done = false;
 
         if (!__atomic_load_n(&l->links->wanted, __ATOMIC_RELAXED) && pthread_mutex_trylock(&l->links->lock) == 0) {
@@ -27,7 +27,7 @@ void link_push(struct psyne_producer *p) {
 }
 
 size_t link_reap(struct psyne_channel *ch) {
-        struct link *l = ch->link;
+        struct psyne_link *l = ch->link;
         int64_t now = clock_ns();
         bool look = false;
         size_t n = 0;
@@ -48,7 +48,7 @@ size_t link_reap(struct psyne_channel *ch) {
 }
 
 void link_reap_no_more(struct psyne_channel *ch) {
-        struct link *l = ch->link;
+        struct psyne_link *l = ch->link;
 
         if (!__atomic_load_n(&l->reaped, __ATOMIC_RELAXED)) /* set by this very thread, as a rule */
                 return;
@@ -61,7 +61,7 @@ void link_reap_no_more(struct psyne_channel *ch) {
 }
 
 /* [the thread] */
-bool link_is_reaped(struct link *l, int64_t now) {
+bool link_is_reaped(struct psyne_link *l, int64_t now) {
         if (!l->reaped)
                 return false;
         if (__atomic_load_n(&l->channel->view.header->sleepers, __ATOMIC_RELAXED)) /* others wait: what comes is not only the poller's */

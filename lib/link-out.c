@@ -15,7 +15,10 @@
 #define RETRY_MOST_NS 250000000ll
 #define TURNS_MOST 64u /* reads of one connection before others have their turn */
 
-static const uint32_t group_of_link = 0; /* the default one: a sending end has no other */
+/* A channel's own link has the default one, whether it reads or not; an added one has what its reader is in. */
+static uint32_t group_of(const struct psyne_link *l) {
+        return l->added ? l->reader->group : 0;
+}
 
 static struct lane_rx *place_of(const struct outbound *o) {
         struct psyne_consumer *c = o->link->reader;
@@ -33,7 +36,7 @@ static uint32_t crc_of_span(void *ctx, uint64_t position, size_t n) {
 
 /* ---- connections ------------------------------------------------------------------------------------------------- */
 
-static struct outbound *outbound_new(struct link *l) {
+static struct outbound *outbound_new(struct psyne_link *l) {
         const struct layout_config *config = &l->channel->view.config;
         struct link_hello hello = {
                 .ring_bytes = config->ring_bytes,
@@ -41,7 +44,7 @@ static struct outbound *outbound_new(struct link *l) {
                 .record_align = config->record_align,
                 .mode = l->mode,
                 .type_id = config->type_id,
-                .name_bytes = (uint32_t)strlen(l->channel->name),
+                .name_bytes = (uint32_t)strlen(l->name),
                 .elem_bytes = config->elem_bytes,
                 .features = l->unchecked ? LINK_UNCHECKED : 0,
         };
@@ -55,7 +58,7 @@ static struct outbound *outbound_new(struct link *l) {
                         session = (uint64_t)clock_ns() * 0x9e3779b97f4a7c15ull;
         *o = (struct outbound){.link = l, .socket = {.what = WATCHED_OUTBOUND}, .fd = -1};
         o->socket.of = o;
-        memcpy(hello.name, l->channel->name, hello.name_bytes);
+        memcpy(hello.name, l->name, hello.name_bytes);
         link_tx_init(&o->tx, session, &hello, crc_of_span, o);
         if (l->key)
                 link_tx_key(&o->tx, key_mac, l->key);
@@ -89,7 +92,7 @@ static void outbound_free(struct outbound *o) {
 
 /* Later each time, and not all of them at once. */
 static void outbound_lost(struct outbound *o, int64_t now) {
-        struct link *l = o->link;
+        struct psyne_link *l = o->link;
         int64_t wait = RETRY_FIRST_NS << (o->attempts < 8 ? o->attempts : 8);
 
         link_tx_lost(&o->tx);
@@ -117,7 +120,7 @@ static void outbound_up(struct outbound *o, int64_t now) {
 }
 
 static void outbound_connect(struct outbound *o, int64_t now) {
-        struct link *l = o->link;
+        struct psyne_link *l = o->link;
         int r = net_connect(&l->addresses[o->address++ % l->n_addresses], &l->options, &o->fd);
 
         if (r < 0 && r != -EINPROGRESS) {
@@ -147,7 +150,11 @@ static void recount(struct psyne_consumer *c) {
 /* The next frame: what has been committed since the last one. */
 static void outbound_commit(struct outbound *o, struct lane_rx *x) {
         uint64_t ring = o->tx.hello.ring_bytes, most = ring / 4 < LINK_FRAME_BYTES ? ring / 4 : LINK_FRAME_BYTES;
-        int64_t n = bulk_span(x, o->tx.sent, most);
+        int64_t n;
+
+        if (o->link->last_known && o->last - o->tx.sent < most) /* on a record's end */
+                most = o->last - o->tx.sent;
+        n = most ? bulk_span(x, o->tx.sent, most) : 0;
 
         if (n == -EBADMSG && !o->tx.has_end) { /* nothing behind it can be believed */
                 uint32_t active = LAYOUT_ACTIVE;
@@ -247,8 +254,18 @@ static bool is_refusal(int r) {
         return r == -ENOENT || r == -EMEDIUMTYPE || r == -EUSERS || r == -ENOMEM || r == -EACCES || r == -ESHUTDOWN || r == -ENOTSUP;
 }
 
+/* Who waits for the other end learns of it. */
+static void refused(struct psyne_link *l, int r, const char *sentence) {
+        uint32_t *event = &l->channel->view.header->peers_event;
+
+        l->refused = r;
+        snprintf(l->refusal, sizeof(l->refusal), "%.*s", (int)sizeof(l->refusal) - 1, sentence);
+        __atomic_fetch_add(event, 1, __ATOMIC_RELEASE);
+        (void)park_wake_signal_safe(event, INT32_MAX);
+}
+
 static void outbound_receive(struct outbound *o, int64_t now) {
-        struct link *l = o->link;
+        struct psyne_link *l = o->link;
         unsigned char bytes[1024];
 
         for (unsigned turns = 0; turns < TURNS_MOST; turns++) {
@@ -278,10 +295,7 @@ static void outbound_receive(struct outbound *o, int64_t now) {
                         if (o->tx.state == LINK_ENDED) { /* refused */
                                 make_printable(o->tx.refusal.sentence);
                                 if (r != -EBUSY && r != -EPIPE) {
-                                        l->refused = is_refusal(r) ? r : -EPROTO;
-                                        snprintf(l->refusal, sizeof(l->refusal), "%s", o->tx.refusal.sentence);
-                                        __atomic_fetch_add(&l->channel->view.header->peers_event, 1, __ATOMIC_RELEASE);
-                                        (void)park_wake_signal_safe(&l->channel->view.header->peers_event, INT32_MAX);
+                                        refused(l, is_refusal(r) ? r : -EPROTO, o->tx.refusal.sentence);
                                 }
                                 link_log(l, "refused: %s", o->tx.refusal.sentence);
                                 o->tx.state = LINK_DOWN;
@@ -321,7 +335,7 @@ void outbound_event(struct outbound *o, uint32_t events) {
 /* ---- the reader --------------------------------------------------------------------------------------------------- */
 
 /* In the set while some lane of it can be sent. */
-static void reader_watch(struct link *l) {
+static void reader_watch(struct psyne_link *l) {
         bool useful = false;
 
         for (struct outbound *o = l->out; o; o = o->next)
@@ -344,8 +358,38 @@ static bool is_underway(const struct outbound *o, int64_t now) {
         return now < o->progress_ns + o->link->resume_ns;
 }
 
+/* It has no position in its lane any more. The other end learns that no more comes, unless half a frame is on its way. */
+static void outbound_part(struct outbound *o) {
+        if (o->fd < 0 || o->tx.state != LINK_OPEN || o->tx.must_start || o->tx.head_left || o->tx.span_left) {
+                outbound_free(o);
+                return;
+        }
+        if (!o->tx.has_end)
+                link_tx_close(&o->tx, o->tx.sent);
+        o->taken = false;
+        o->parting = true;
+}
+
+/* From lane @lane, or -1 = any. The other end may take one producer at a time: it hears first that the one of before is gone. */
+static bool is_parting(const struct psyne_link *l, int64_t lane) {
+        for (const struct outbound *o = l->out; o; o = o->next)
+                if (o->parting && (lane < 0 || o->lane == lane))
+                        return true;
+        return false;
+}
+
+static void forget_lanes(struct psyne_link *l) {
+        struct outbound *next;
+
+        for (struct outbound *o = l->out; o; o = next) {
+                next = o->next;
+                if (o->taken)
+                        outbound_part(o);
+        }
+}
+
 /* Every commit has somebody to wake, from now on: it comes to link_push(). What was committed before is sent by this turn. */
-static void reader_lie_down(struct link *l) {
+static void reader_lie_down(struct psyne_link *l) {
         struct rest rest;
 
         consumer_lie_down(l->reader, CLOCK_FOREVER, &rest);
@@ -353,17 +397,78 @@ static void reader_lie_down(struct link *l) {
         l->lies = true;
 }
 
-static void reader_close(struct link *l) {
+static void reader_close(struct psyne_link *l) {
         if (l->lies)
                 consumer_get_up(l->reader);
         l->lies = false;
         l->reading.events = 0; /* it leaves the set as it closes */
         (void)psyne_consumer_close(l->reader);
         l->reader = NULL;
+        if (l->added && !l->group[0]) /* nor is its group any more: the next one begins anew */
+                forget_lanes(l);
+}
+
+static void reader_refused(struct psyne_link *l, int r, int64_t now) {
+        refused(l, r, psyne_last_error());
+        l->rejoin_ns = now + RETRY_MOST_NS;
+        link_due(l, l->rejoin_ns);
+        link_log(l, "%s", l->refusal);
+}
+
+static void reader_open(struct psyne_link *l, int64_t now) {
+        struct outbound *next;
+        int r;
+
+        if (now < l->rejoin_ns) {
+                link_due(l, l->rejoin_ns);
+                return;
+        }
+        if (is_parting(l, -1))
+                return;
+        r = link_reader_open(l->channel, l->added ? l->group : NULL, &l->reader);
+        if (r < 0) {
+                l->reader = NULL;
+                reader_refused(l, r, now);
+                return;
+        }
+        l->refused = 0;
+        l->reader_rests = false;
+        if (l->inlined)
+                reader_lie_down(l);
+        for (struct outbound *o = l->out; l->added && o; o = next) { /* somebody else read for its group in the meantime */
+                next = o->next;
+                if (o->taken && group_position(&l->channel->view, group_of(l), o->lane, true) != o->tx.acked)
+                        outbound_part(o);
+        }
+}
+
+/* behind=ejected: what it has sent was not acknowledged for so long. */
+static bool is_left_behind(struct psyne_link *l, int64_t now) {
+        for (const struct outbound *o = l->out; l->eject_ns && o; o = o->next) {
+                if (!o->taken || o->tx.state != LINK_OPEN || o->tx.sent == o->tx.acked)
+                        continue;
+                if (now >= o->progress_ns + l->eject_ns)
+                        return true;
+                link_due(l, o->progress_ns + l->eject_ns);
+        }
+        return false;
+}
+
+static void reader_eject(struct psyne_link *l, int64_t now) {
+        const struct layout_view *v = &l->channel->view;
+        uint64_t messages;
+
+        for (const struct outbound *o = l->out; o; o = o->next)
+                if (o->taken && __atomic_load_n(&v->lanes[o->lane].generation, __ATOMIC_ACQUIRE) == o->generation)
+                        l->lost_bytes += layout_lane_end(&v->lanes[o->lane], &messages) - o->tx.acked;
+        l->ejections++;
+        l->rejoin_ns = now + l->eject_ns;
+        reader_close(l);
+        link_log(l, "it did not get on, and is left behind");
 }
 
 /* As many as there are readers at the other end: one, or none. */
-static void reader_follow(struct link *l, int64_t now) {
+static void reader_follow(struct psyne_link *l, int64_t now) {
         bool wanted = false, underway = false;
 
         for (struct outbound *o = l->out; o; o = o->next) {
@@ -372,13 +477,11 @@ static void reader_follow(struct link *l, int64_t now) {
                 if (l->reader && o->lost_ns && o->taken && now < o->lost_ns + l->resume_ns)
                         link_due(l, o->lost_ns + l->resume_ns);
         }
-        if (wanted && !l->reader) {
-                if (link_reader_open(l->channel, &l->reader) < 0)
-                        l->reader = NULL;
-                l->reader_rests = false;
-                if (l->reader && l->inlined)
-                        reader_lie_down(l);
-        } else if (!wanted && l->reader && !underway) {
+        if (wanted && !l->reader)
+                reader_open(l, now);
+        else if (l->reader && is_left_behind(l, now))
+                reader_eject(l, now);
+        else if (!wanted && l->reader && !underway) {
                 for (struct outbound *o = l->out; o; o = o->next) /* a frame that is stuck halfway: WELCOME will say where */
                         if (o->taken && o->tx.state == LINK_OPEN && (o->tx.sent != o->tx.acked || o->tx.span_left))
                                 outbound_lost(o, now);
@@ -386,14 +489,14 @@ static void reader_follow(struct link *l, int64_t now) {
         }
 }
 
-void outbound_reader_event(struct link *l, uint32_t what) {
+void outbound_reader_event(struct psyne_link *l, uint32_t what) {
         if (what == PSYNE_EVENT_PEER_GONE || what == PSYNE_EVENT_STOPPED)
                 l->reader_rests = true;
 }
 
 /* ---- lanes -------------------------------------------------------------------------------------------------------- */
 
-struct outbound *outbound_of(struct link *l, uint32_t lane, uint32_t generation) {
+struct outbound *outbound_of(struct psyne_link *l, uint32_t lane, uint32_t generation) {
         struct outbound *o;
 
         for (o = l->out; o && !(o->taken && o->lane == lane && o->generation == generation); o = o->next)
@@ -401,34 +504,47 @@ struct outbound *outbound_of(struct link *l, uint32_t lane, uint32_t generation)
         return o;
 }
 
-static struct outbound *outbound_spare(struct link *l) {
+static struct outbound *outbound_spare(struct psyne_link *l) {
         struct outbound *o;
 
-        for (o = l->out; o && o->taken; o = o->next)
+        for (o = l->out; o && (o->taken || o->parting); o = o->next)
                 ;
         return o ? o : outbound_new(l);
 }
 
-static void find_lanes(struct link *l) {
+static void find_lanes(struct psyne_link *l) {
         const struct layout_view *v = &l->channel->view;
 
-        for (uint32_t i = 0; i < v->n_lanes; i++) {
+        for (uint32_t i = 0; i < v->n_lanes && (!l->added || l->reader) && !l->last_known; i++) {
                 uint32_t state = __atomic_load_n(&v->lanes[i].state, __ATOMIC_ACQUIRE);
                 uint32_t generation = __atomic_load_n(&v->lanes[i].generation, __ATOMIC_ACQUIRE);
                 struct outbound *o;
 
-                if ((state != LAYOUT_ACTIVE && state != LAYOUT_CLOSED && state != LAYOUT_DEAD) || outbound_of(l, i, generation))
+                if ((state != LAYOUT_ACTIVE && state != LAYOUT_CLOSED && state != LAYOUT_DEAD) || outbound_of(l, i, generation) || is_parting(l, i))
                         continue;
+                if (l->added && state != LAYOUT_ACTIVE && group_position(v, group_of(l), i, true) == layout_lane_tail(&v->lanes[i]))
+                        continue; /* what it sent was before our time */
                 o = outbound_spare(l);
                 if (!o)
                         return;
                 o->taken = true;
                 o->lane = i;
                 o->generation = generation;
-                link_tx_start(&o->tx, group_position(v, group_of_link, i, true));
+                link_tx_start(&o->tx, group_position(v, group_of(l), i, true));
                 l->reader_rests = false;
         }
         (void)outbound_spare(l);
+}
+
+/* An added link leaves while producers stay: what has been committed by now is the last of it. */
+static void find_last(struct psyne_link *l) {
+        for (struct outbound *o = l->out; o; o = o->next) {
+                struct lane_rx *x = place_of(o);
+                int64_t n = x ? bulk_span(x, o->tx.sent, x->hot.mask + 1) : 0;
+
+                o->last = o->tx.sent + (n > 0 ? (uint64_t)n : 0);
+        }
+        l->last_known = true;
 }
 
 /* Has the lane's producer gone, and is all of it sent? */
@@ -444,6 +560,8 @@ static void look_for_end(struct outbound *o) {
                 link_tx_close(&o->tx, o->tx.acked); /* its index is somebody else's: all of it was released */
                 return;
         }
+        if (o->link->last_known && o->tx.sent == o->last)
+                link_tx_close(&o->tx, o->last);
         if (state != LAYOUT_CLOSED && state != LAYOUT_DEAD)
                 return;
         tail = layout_lane_tail(lane); /* behind the state: final */
@@ -467,7 +585,7 @@ static void outbound_outlive(struct outbound *o) {
 }
 
 /* A drain is told when everything has arrived that was sent before it, over whatever connection; an abort at once. */
-static uint64_t stop_to_tell(const struct link *l) {
+static uint64_t stop_to_tell(const struct psyne_link *l) {
         uint32_t stop = channel_stop_state(l->channel);
 
         for (const struct outbound *o = l->out; stop == 1 && o; o = o->next)
@@ -476,17 +594,24 @@ static uint64_t stop_to_tell(const struct link *l) {
         return stop;
 }
 
-void outbound_tick(struct link *l, int64_t now) {
+void outbound_tick(struct psyne_link *l, int64_t now) {
         struct outbound *next;
         uint64_t stop;
 
-        find_lanes(l);
         reader_follow(l, now);
+        find_lanes(l);
         if (l->reader)
                 (void)walk_refresh(l->reader);
+        if (l->life == LINK_LEAVES && l->added && !l->last_known)
+                find_last(l);
         stop = stop_to_tell(l);
         for (struct outbound *o = l->out; o; o = next) {
                 next = o->next;
+                if (o->parting && (o->fd < 0 || o->broken || o->tx.state == LINK_ENDED)) {
+                        outbound_free(o);
+                        link_due(l, now);
+                        continue;
+                }
                 if (o->tx.state == LINK_ENDED) {
                         outbound_outlive(o);
                         continue;
@@ -528,17 +653,17 @@ void outbound_tick(struct link *l, int64_t now) {
         reader_watch(l);
 }
 
-bool outbound_is_through(const struct link *l) {
+bool outbound_is_through(const struct psyne_link *l) {
         uint64_t stop = stop_to_tell(l);
 
         for (const struct outbound *o = l->out; o; o = o->next)
-                if ((o->taken && o->tx.state != LINK_ENDED) ||
+                if ((o->taken && o->tx.state != LINK_ENDED && (!l->added || l->reader)) || o->parting ||
                         (o->tx.state == LINK_OPEN && (o->tx.said_stop < stop || o->tx.head_left)))
                         return false;
         return true;
 }
 
-uint64_t outbound_acked(const struct link *l) {
+uint64_t outbound_acked(const struct psyne_link *l) {
         uint64_t sum = 0;
 
         for (const struct outbound *o = l->out; o; o = o->next)
@@ -546,7 +671,7 @@ uint64_t outbound_acked(const struct link *l) {
         return sum;
 }
 
-void outbound_free_all(struct link *l) {
+void outbound_free_all(struct psyne_link *l) {
         while (l->out)
                 outbound_free(l->out);
         if (l->reader)

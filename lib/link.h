@@ -1,10 +1,11 @@
 /*
  * tcp:// channels: what hangs on a channel whose other end is elsewhere, and the thread that moves its bytes.
  *
- * The channel itself is this process's own, like memory://. At the end that sends, the link is the one reader of its
- * group: it takes runs of records as they lie in the ring, and releases them when the other end has them. At the end that
- * receives, every session is a producer: what arrives lands in its lane. So whatever holds between a producer and a reader
- * (order, back-pressure, waiting, metrics) holds at both ends, and no other part of lib/ treats their messages differently.
+ * The channel of a tcp:// address is this process's own, like memory://; to channels of every kind links can be added. At the
+ * end that sends, a link is the one reader of its group: it takes runs of records as they lie in the ring, and releases them
+ * when the other end has them. At the end that receives, every session is a producer: what arrives lands in its lane. So
+ * whatever holds between a producer and a reader (order, back-pressure, waiting, metrics) holds at both ends, and no other
+ * part of lib/ treats their messages differently.
  *
  * One thread per process ("psyne-link"), or psyne_poll(). It sleeps in a waitset of endpoints and sockets, and owns
  * everything here that is not said to be under the lock. An inlined channel has one of its own, which leaves the moving of
@@ -25,8 +26,10 @@
 #define LINK_SESSIONS_MAX LAYOUT_PRODUCERS_MAX * 2
 #define LINK_RESUME_DEFAULT_NS 2000000000ll
 
+#define LINK_LEAVE_WITHIN_NS 1000000000ll /* without progress: for the other end to have it all, and hear goodbye */
+
 struct links;
-struct link;
+struct psyne_link;
 
 /* What a waitset's event is about. */
 struct watched {
@@ -43,14 +46,16 @@ struct outbound {
         struct outbound *next, *grave;
         bool dead;
         bool broken;                 /* found by link_push(): the thread's to hang up on */
-        struct link *link;
+        struct psyne_link *link;
         struct watched socket;
         struct link_tx tx;
         int fd;                      /* -1: none */
         struct wire_zc *zc;          /* NULL: none, or not wanted */
         bool connecting, blocked, writable;
         bool taken;                  /* by a lane */
+        bool parting;                /* from one: it says goodbye, if its connection stays */
         uint32_t lane, generation;
+        uint64_t last;               /* while an added link leaves: what is sent ends here */
         unsigned attempts;           /* since it was last up */
         unsigned address;            /* the next to be tried */
         int64_t progress_ns;         /* when something was acknowledged last, or the first of it sent */
@@ -61,7 +66,7 @@ struct outbound {
 /* A session on its way in; before its hello, a caller. */
 struct inbound {
         struct inbound *next;
-        struct link *link;
+        struct psyne_link *link;
         struct watched socket, writer;
         struct link_rx rx;
         uint64_t session;            /* 0: a caller */
@@ -88,10 +93,13 @@ struct inbound {
 
 enum link_life { LINK_BORN, LINK_LIVES, LINK_LEAVES, LINK_GONE };
 
-struct link {
-        struct link *next;
+struct psyne_link {
+        struct psyne_link *next;
         struct links *links;
         struct psyne_channel *channel;
+        bool added;                  /* by psyne_link_open(): it has a reference of the channel, and a group of its own */
+        char name[URI_NAME_MAX + 1]; /* of the channel at the other end */
+        char uri[160];
         bool listens;
         bool inlined;                /* link-inline.c */
         bool lies;                   /* inlined: its reader's bit stands, and every commit comes to link_push() */
@@ -119,6 +127,11 @@ struct link {
         uint16_t port;
 
         struct psyne_consumer *reader; /* sending end; NULL while nobody reads there */
+        char group[URI_NAME_MAX + 1]; /* of an added link's reader; empty: one that ends with it */
+        int64_t eject_ns;            /* without progress: then it goes on without what waits. 0: never */
+        int64_t rejoin_ns;           /* and begins anew, at that time */
+        uint64_t ejections, lost_bytes;
+        bool last_known;             /* while it leaves: outbound.last */
         struct watched reading;
         bool reader_rests;           /* it has nothing to wait for before a lane joins */
         struct outbound *out;
@@ -136,7 +149,7 @@ struct links {
         pthread_cond_t gone;
         struct psyne_waitset *set;
         struct wire *wire;
-        struct link *list;           /* lock */
+        struct psyne_link *list;           /* lock */
         struct links *next;          /* links_lock: all of this process */
         pthread_t thread;
         bool threaded, stop;
@@ -149,29 +162,37 @@ struct links {
 
 /* link-inline.c */
 #define LINK_REAPED_FOR_NS 10000000ll /* the thread keeps off the sockets for so long after a reader was there */
-bool link_is_reaped(struct link *l, int64_t now);
+bool link_is_reaped(struct psyne_link *l, int64_t now);
+
+/* Whose links they are: the process's, or the channel's alone. NULL: there is no link. */
+static inline struct links *links_of(const struct psyne_channel *ch) {
+        return ch->link ? ch->link->links : __atomic_load_n(&ch->linked, __ATOMIC_ACQUIRE);
+}
 
 /* link.c */
-void link_watch(struct link *l, struct watched *w, int fd, uint32_t events); /* 0: no more */
-void link_watch_again(struct link *l, struct watched *w); /* [who has the lock] */
-void link_due(struct link *l, int64_t at_ns);
-void link_log(struct link *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int links_get(bool threaded, bool inlined, struct links **ret); /* the process's, or new ones; give them back */
+void links_put(struct links *s);
+int links_turn(struct links *s, int64_t deadline_ns);           /* one sleep, and what came of it: how much; -EINTR */
+void link_watch(struct psyne_link *l, struct watched *w, int fd, uint32_t events); /* 0: no more */
+void link_watch_again(struct psyne_link *l, struct watched *w); /* [who has the lock] */
+void link_due(struct psyne_link *l, int64_t at_ns);
+void link_log(struct psyne_link *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* link-out.c */
-struct outbound *outbound_of(struct link *l, uint32_t lane, uint32_t generation);
+struct outbound *outbound_of(struct psyne_link *l, uint32_t lane, uint32_t generation);
 bool outbound_push(struct outbound *o); /* false: the thread has to look */
-void outbound_tick(struct link *l, int64_t now);
+void outbound_tick(struct psyne_link *l, int64_t now);
 void outbound_event(struct outbound *o, uint32_t events);
-void outbound_reader_event(struct link *l, uint32_t what);
-bool outbound_is_through(const struct link *l); /* nothing of ours is on its way */
-uint64_t outbound_acked(const struct link *l);  /* rises while something arrives */
-void outbound_free_all(struct link *l);
+void outbound_reader_event(struct psyne_link *l, uint32_t what);
+bool outbound_is_through(const struct psyne_link *l); /* nothing of ours is on its way */
+uint64_t outbound_acked(const struct psyne_link *l);  /* rises while something arrives */
+void outbound_free_all(struct psyne_link *l);
 
 /* link-in.c */
-int inbound_accept(struct link *l, int listener); /* -errno: no descriptor, or no memory */
-void inbound_tick(struct link *l, int64_t now);
+int inbound_accept(struct psyne_link *l, int listener); /* -errno: no descriptor, or no memory */
+void inbound_tick(struct psyne_link *l, int64_t now);
 void inbound_event(struct inbound *in, uint32_t events);
 size_t inbound_reap(struct inbound *in, int64_t now, bool *look); /* bytes; *@look: the thread has to */
 void inbound_writable(struct inbound *in, uint32_t what);
-void inbound_free_all(struct link *l);
+void inbound_free_all(struct psyne_link *l);
 #endif

@@ -40,8 +40,8 @@ void process_unlock(void) {
 
 static void fork_prepare(void) {
         process_lock();
+        link_fork_prepare(); /* its thread opens producers and consumers of ipc:// channels with its lock held */
         service_fork_prepare();
-        link_fork_prepare();
         for (struct psyne_channel *ch = registry; ch; ch = ch->next)
                 pthread_mutex_lock(&ch->lock);
 }
@@ -49,8 +49,8 @@ static void fork_prepare(void) {
 static void fork_parent(void) {
         for (struct psyne_channel *ch = registry; ch; ch = ch->next)
                 pthread_mutex_unlock(&ch->lock);
-        link_fork_parent();
         service_fork_parent();
+        link_fork_parent();
         process_unlock();
 }
 

@@ -190,6 +190,7 @@ static const struct word words_barrier[] = {
         {"auto", URI_BARRIER_AUTO}, {"fence", URI_BARRIER_FENCE}, {"membarrier", URI_BARRIER_MEMBARRIER}, {NULL, 0}};
 static const struct word words_checksum[] = {{"on", 0}, {"off", 1}, {NULL, 0}};
 static const struct word words_preset[] = {{"latency", URI_PRESET_LATENCY}, {"throughput", URI_PRESET_THROUGHPUT}, {NULL, 0}};
+static const struct word words_behind[] = {{"blocks", URI_BEHIND_BLOCKS}, {"ejected", URI_BEHIND_EJECTED}, {NULL, 0}};
 static const struct word words_role[] = {{"connect", URI_ROLE_CONNECT}, {"listen", URI_ROLE_LISTEN}, {NULL, 0}};
 static const struct word words_bool[] = {{"0", 0}, {"1", 1}, {NULL, 0}};
 
@@ -230,10 +231,11 @@ static const struct key keys[URI_N_KEYS] = {
         [URI_ZEROCOPY] = WORD("zerocopy", zerocopy, words_try),
         [URI_CHECKSUM] = WORD("checksum", unchecked, words_checksum),
         [URI_PRESET] = WORD("preset", preset, words_preset),
+        [URI_GROUP] = {.name = "group", .max = UINT64_MAX}, /* text, as key is */
+        [URI_BEHIND] = WORD("behind", behind, words_behind),
+        [URI_EJECT] = {.name = "eject", .parse = parse_duration, .min = 1, .max = INT64_MAX, FIELD(eject_ns)},
         [URI_RESUME] = {.name = "resume", .parse = parse_duration, .max = INT64_MAX, FIELD(resume_ns)},
 };
-static const uint64_t link_keys = 1ull << URI_ROLE | 1ull << URI_SNDBUF | 1ull << URI_RCVBUF |
-        1ull << URI_RESUME | 1ull << URI_KEY | 1ull << URI_INLINE | 1ull << URI_PRESET | 1ull << URI_ZEROCOPY | 1ull << URI_CHECKSUM;
 static_assert(URI_N_KEYS <= 64, "one bit of struct uri's set per key");
 
 static const struct {
@@ -304,6 +306,15 @@ static int parse_pair(const char *pair, size_t n, struct uri *u) {
                 if (r == 0)
                         u->set |= UINT64_C(1) << i;
                 return r == -ENAMETOOLONG ? error_set(r, "the key file's path is longer than %d bytes", URI_DIR_MAX - 1) : r;
+        }
+        if (i == URI_GROUP) {
+                r = decode(equals + 1, (size_t)(pair + n - equals - 1), u->group, sizeof(u->group));
+                if (r == -EINVAL)
+                        return r;
+                if (r < 0 || !uri_name_valid(u->group))
+                        return error_set(-EINVAL, "group: a name has at most %d of A-Z a-z 0-9 . _ - and does not start with a dot", URI_NAME_MAX);
+                u->set |= UINT64_C(1) << i;
+                return 0;
         }
         r = decode(equals + 1, (size_t)(pair + n - equals - 1), text, sizeof(text));
         if (r == -ENAMETOOLONG)
@@ -480,8 +491,8 @@ int uri_parse(const char *text, struct uri *ret) {
                         return r;
         }
 
-        if (u.scheme != URI_TCP && u.set & link_keys)
-                return error_set(-EINVAL, "role, sndbuf, rcvbuf, resume, key, inline, preset, zerocopy and checksum are for tcp:// only");
+        if (u.scheme != URI_TCP && u.set & URI_LINK_KEYS)
+                return error_set(-EINVAL, "role, sndbuf, rcvbuf, resume, key, inline, preset, zerocopy, checksum, group, behind and eject are for tcp:// only");
         if (u.preset && uri_has(&u, URI_INLINE) && u.inlined != (u.preset == URI_PRESET_LATENCY))
                 return error_set(-EINVAL, "preset=latency is inline=1, preset=throughput is inline=0");
         if (u.scheme == URI_TCP && !uri_has(&u, URI_ROLE))

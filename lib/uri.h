@@ -55,15 +55,25 @@ enum uri_key {
         URI_ZEROCOPY,
         URI_CHECKSUM,
         URI_PRESET,
+        URI_GROUP,
+        URI_BEHIND,
+        URI_EJECT,
         URI_N_KEYS,
 };
 
-/* The words, numbered like their public twins (enum psyne_mode, psyne_try, psyne_wait), so that they copy over. */
+/* Of a link that is added to a channel (psyne_link_open()), and those of any link. */
+#define URI_ADDED_KEYS (1ull << URI_GROUP | 1ull << URI_BEHIND | 1ull << URI_EJECT)
+#define URI_LINK_KEYS \
+        (1ull << URI_ROLE | 1ull << URI_SNDBUF | 1ull << URI_RCVBUF | 1ull << URI_RESUME | 1ull << URI_KEY | 1ull << URI_INLINE | \
+                1ull << URI_PRESET | 1ull << URI_ZEROCOPY | 1ull << URI_CHECKSUM | URI_ADDED_KEYS)
+
+/* The words, numbered like their public twins (enum psyne_mode, psyne_try, psyne_wait, psyne_behind), so that they copy over. */
 enum uri_mode { URI_MODE_SPSC = 1, URI_MODE_MPSC, URI_MODE_SPMC, URI_MODE_MPMC, URI_MODE_BROADCAST };
 enum uri_try { URI_TRY = 1, URI_NEVER, URI_REQUIRE };
 enum uri_wait { URI_WAIT_HYBRID, URI_WAIT_SPIN, URI_WAIT_BLOCK };
 enum uri_engine { URI_ENGINE_AUTO, URI_ENGINE_URING, URI_ENGINE_FUTEX, URI_ENGINE_EVENTFD };
 enum uri_role { URI_ROLE_CONNECT = 1, URI_ROLE_LISTEN };
+enum uri_behind { URI_BEHIND_BLOCKS = 1, URI_BEHIND_EJECTED = 3 };
 enum uri_preset { URI_PRESET_LATENCY = 1, URI_PRESET_THROUGHPUT };
 enum uri_barrier { URI_BARRIER_AUTO, URI_BARRIER_FENCE, URI_BARRIER_MEMBARRIER };
 
@@ -74,6 +84,7 @@ struct uri {
         char name[URI_NAME_MAX + 1]; /* "" = anonymous, memory only */
         char host[URI_HOST_MAX + 1]; /* tcp, without brackets; "" = this host */
         char key_file[URI_DIR_MAX];  /* tcp: a path */
+        char group[URI_NAME_MAX + 1]; /* tcp */
         char port[URI_PORT_MAX + 1]; /* tcp: a number or a service */
         uint64_t set;
         uint64_t size_bytes; /* per lane, 1 or more */
@@ -95,6 +106,7 @@ struct uri {
         uint32_t role;     /* enum uri_role; tcp: always told */
         uint32_t send_buffer, receive_buffer; /* bytes, of the kernel's */
         uint64_t resume_ns; /* how long a broken connection is waited for */
+        uint64_t eject_ns;  /* 1 or more */
         uint32_t in_place; /* 0 or 1 */
         uint32_t nothread; /* 0 or 1, like the next */
         uint32_t metrics;
@@ -102,6 +114,7 @@ struct uri {
         uint32_t zerocopy; /* enum uri_try */
         uint32_t unchecked;
         uint32_t preset; /* enum uri_preset */
+        uint32_t behind; /* enum uri_behind */
 };
 
 /*

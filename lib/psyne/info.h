@@ -59,7 +59,7 @@ struct psyne_metrics {
         uint64_t lost;            /* over all groups: overrun, ejected before them, or gone with a dead producer's ring */
 };
 
-/* A tcp:// link, as it is now. What the kernel measured is of the present connection, 0 while there is none. */
+/* A connection of a link, as it is now. What the kernel measured is of the present one, 0 while there is none. */
 struct psyne_link_info {
         size_t struct_size;       /* in, of the first: sizeof(struct psyne_link_info) */
         char peer[64];            /* address:port; empty while there is no connection */
@@ -76,6 +76,11 @@ struct psyne_link_info {
         uint32_t io_uring;        /* 1: its bytes go through it */
         uint64_t zerocopy_sends;  /* long ones that the kernel was asked to do without a copy, over this connection */
         uint64_t zerocopy_copied; /* ... of which it told that it copied all the same */
+        /* of the whole link */
+        uint32_t added;           /* 1: by psyne_link_open() */
+        int32_t refused;          /* why the other end wants nothing of it, as long as it does not: a negative errno; else 0 */
+        uint64_t ejections;       /* behind=ejected: how often it went on without what waited */
+        uint64_t lost_bytes;      /* ... and how much of the ring that was */
 };
 #ifdef __cplusplus
 }

@@ -228,13 +228,20 @@ int psyne_waitset_remove(struct psyne_waitset *w, void *ctx);
 int psyne_waitset_wait(struct psyne_waitset *w, struct psyne_event ret[], unsigned n, int64_t timeout_ns);
 int psyne_waitset_wake(struct psyne_waitset *w); /* [any][sig] a wait returns, the one in progress or the next */
 
+/* ---- links: a tcp:// channel has one of its own; any channel may feed more hosts, or receive from them ---------------- */
+struct psyne_link;
+int psyne_link_open(struct psyne_channel *ch, const char *uri, struct psyne_link **ret); /* [any] */
+struct psyne_link *psyne_link_close(struct psyne_link *l);
+int psyne_link_port(const struct psyne_link *l); /* [any] of one that listens */
+
 /* ---- watching: struct contents in psyne/info.h ------------------------------------------------------------------- */
 struct psyne_info;
 struct psyne_metrics;
 struct psyne_link_info;
 int psyne_info(const struct psyne_channel *ch, struct psyne_info *ret);       /* [any] */
 int psyne_metrics(const struct psyne_channel *ch, struct psyne_metrics *ret); /* [any] */
-int psyne_links(const struct psyne_channel *ch, struct psyne_link_info *ret, unsigned n); /* [any] how many; fills in @n */
+int psyne_links(const struct psyne_channel *ch, struct psyne_link_info *ret, unsigned n);  /* [any] how many; fills in @n */
+int psyne_link_info(const struct psyne_link *l, struct psyne_link_info *ret, unsigned n);  /* [any] the same of one */
 
 #include "inline.h" /* fast paths of claim, commit, recv and release; -DPSYNE_NO_INLINE for bindings */
 

@@ -187,7 +187,7 @@ Test(uri, refuses_bad_percent_and_control_characters) {
 Test(uri, reads_every_option) {
         struct uri u = expect_parsed("tcp://:1/x?role=connect&sndbuf=1M&rcvbuf=64K&resume=5s&inline=1&checksum=off&zerocopy=never&preset=latency&key=%2Fetc/k%26y&size=16M&mode=mpmc&align=128&producers=3&consumers=64&type=7&elem=4"
                                      "&hash=0xDEADbeefcafef00d&huge=require&numa=never&uring=try&wait=block&perm=0660"
-                                     "&linger=250ms&nothread=1&inplace=1&metrics=0&engine=futex&barrier=fence");
+                                     "&linger=250ms&nothread=1&inplace=1&metrics=0&engine=futex&barrier=fence&group=far&behind=ejected&eject=2ms");
 
         cr_expect_eq(u.set, (UINT64_C(1) << URI_N_KEYS) - 1);
         cr_expect_eq(u.size_bytes, 16 << 20);
@@ -215,6 +215,9 @@ Test(uri, reads_every_option) {
         cr_expect_eq(u.unchecked, 1u);
         cr_expect_eq(u.zerocopy, URI_NEVER);
         cr_expect_eq(u.preset, URI_PRESET_LATENCY);
+        cr_expect_str_eq(u.group, "far");
+        cr_expect_eq(u.behind, URI_BEHIND_EJECTED);
+        cr_expect_eq(u.eject_ns, 2000000u);
         cr_expect_str_eq(u.key_file, "/etc/k&y");
         cr_expect_eq(u.engine, URI_ENGINE_FUTEX);
         cr_expect_eq(u.barrier, URI_BARRIER_FENCE);
