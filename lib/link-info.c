@@ -49,8 +49,7 @@ static void look_at_socket(const struct psyne_link *l, int fd, const struct wire
         ret->no_delay = i.no_delay;
 }
 
-/* How many connections @l has or waits for; those from the @got'th on that fit are filled in. Under the lock. */
-static unsigned look(const struct psyne_link *l, struct psyne_link_info *ret, unsigned n, unsigned got) {
+unsigned link_look(const struct psyne_link *l, struct psyne_link_info *ret, unsigned n, unsigned got) {
         const unsigned first = got;
 
         for (const struct outbound *o = l->out; o; o = o->next, got++)
@@ -97,7 +96,7 @@ int psyne_links(const struct psyne_channel *ch, struct psyne_link_info *ret, uns
         pthread_mutex_lock(&s->lock);
         for (const struct psyne_link *l = s->list; l; l = l->next)
                 if (l->channel == ch)
-                        got += look(l, ret, n, got);
+                        got += link_look(l, ret, n, got);
         pthread_mutex_unlock(&s->lock);
         return (int)got;
 }
@@ -113,7 +112,7 @@ int psyne_link_info(const struct psyne_link *l, struct psyne_link_info *ret, uns
         if (r < 0)
                 return r;
         pthread_mutex_lock(&l->links->lock);
-        got = look(l, ret, n, 0);
+        got = link_look(l, ret, n, 0);
         pthread_mutex_unlock(&l->links->lock);
         return (int)got;
 }

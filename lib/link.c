@@ -1,5 +1,6 @@
 /* The thread that moves links' bytes: see link.h. */
 #include "lib/link.h"
+#include "lib/link-tell.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 
 static pthread_mutex_t links_lock = PTHREAD_MUTEX_INITIALIZER; /* process_links; before any links' lock */
 static struct links *process_links, *all_links;
+static unsigned tellers; /* so far */
 
 /* ---- for link-in.c and link-out.c ---------------------------------------------------------------------------------- */
 
@@ -87,6 +89,9 @@ static void event(const struct psyne_event *e) {
                 break;
         case WATCHED_WRITER:
                 inbound_writable(w->of, e->what);
+                break;
+        case WATCHED_TELLER:
+                link_tell(w->of);
                 break;
         }
 }
@@ -180,6 +185,8 @@ static void *links_run(void *arg) {
 /* ---- the thread ----------------------------------------------------------------------------------------------------- */
 
 static void links_free(struct links *s) {
+        if (s->teller >= 0)
+                close(s->teller);
         psyne_waitset_free(s->set);
         wire_free(s->wire);
         pthread_cond_destroy(&s->gone);
@@ -197,7 +204,14 @@ static int links_new(bool threaded, bool by_many, struct links **ret) {
         pthread_mutex_init(&s->lock, NULL);
         pthread_cond_init(&s->gone, NULL);
         s->threaded = threaded;
+        s->teller = -1;
         r = psyne_waitset_new(&s->set);
+        if (r == 0 && threaded) { /* who has no thread answers nobody; and without it all goes on */
+                s->telling = (struct watched){.what = WATCHED_TELLER, .of = s};
+                s->teller = link_tell_open(tellers++);
+                if (s->teller >= 0)
+                        (void)psyne_waitset_add_fd(s->set, s->teller, EPOLLIN, &s->telling);
+        }
         if (r == 0)
                 r = wire_new(by_many, &s->wire);
         if (r == 0 && threaded) {
@@ -277,6 +291,9 @@ void link_after_fork_child(struct psyne_channel *ch) {
 
         if (!s)
                 return;
+        if (s->teller >= 0) /* the parent's name would answer nobody while we have it */
+                close(s->teller);
+        s->teller = -1;
         for (struct psyne_link *l = s->list; l; l = l->next) {
                 if (l->channel != ch)
                         continue;

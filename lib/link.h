@@ -33,7 +33,7 @@ struct psyne_link;
 
 /* What a waitset's event is about. */
 struct watched {
-        enum { WATCHED_LISTENER, WATCHED_OUTBOUND, WATCHED_INBOUND, WATCHED_READER, WATCHED_WRITER } what;
+        enum { WATCHED_LISTENER, WATCHED_OUTBOUND, WATCHED_INBOUND, WATCHED_READER, WATCHED_WRITER, WATCHED_TELLER } what;
         uint32_t events;             /* asked for; 0: not in the set */
         void *of;
         bool once;                   /* of an inlined channel: told once, and then a reader's before it is the thread's */
@@ -151,6 +151,8 @@ struct links {
         struct wire *wire;
         struct psyne_link *list;           /* lock */
         struct links *next;          /* links_lock: all of this process */
+        int teller;                  /* link-tell.h; -1: there is none */
+        struct watched telling;
         pthread_t thread;
         bool threaded, stop;
         unsigned users;
@@ -168,6 +170,9 @@ bool link_is_reaped(struct psyne_link *l, int64_t now);
 static inline struct links *links_of(const struct psyne_channel *ch) {
         return ch->link ? ch->link->links : __atomic_load_n(&ch->linked, __ATOMIC_ACQUIRE);
 }
+
+/* link-info.c: how many connections @l has or waits for; those from the @got'th on that fit are filled in. Under the lock. */
+unsigned link_look(const struct psyne_link *l, struct psyne_link_info *ret, unsigned n, unsigned got);
 
 /* link.c */
 int links_get(bool threaded, bool inlined, struct links **ret); /* the process's, or new ones; give them back */

@@ -3,6 +3,7 @@
  *
  *      psyne-stat list                 one row per channel
  *      psyne-stat show orders          one channel in full
+ *      psyne-stat links                what goes to other hosts, and comes from there
  *
  * It reads and never joins: no channel notices it, and it works on those whose owners are stopped or dead. See
  * psyne/stat.h for how; stat/collect.h for what the commands are given.
@@ -25,6 +26,7 @@ static const struct {
 } commands[] = {
         {"list", command_list, "one row per channel, once; what a call without a command does"},
         {"show", command_show, "each channel in full: configuration, asked and obtained, lanes, groups, peers"},
+        {"links", command_links, "one row per listener and connection of tcp:// channels and of links added to others; the glob is of addresses"},
 };
 
 enum { OPT_COLOR = 256, OPT_VERSION };
@@ -47,7 +49,7 @@ static void usage(FILE *f) {
         fprintf(f, "\n"
                    "  -d, --dir DIR           where the channels are ($PSYNE_DIR, else /dev/shm/psyne-UID)\n"
                    "  -j, --json              one JSON document, schema psyne-stat/1\n"
-                   "  -H, --no-header         list: no line with the columns' names\n"
+                   "  -H, --no-header         list, links: no line with the columns' names\n"
                    "      --color WHEN        auto (default), always or never; auto heeds NO_COLOR and TERM=dumb\n"
                    "  -q, --quiet             nothing on standard error about channels that are missing or unreadable\n"
                    "  -h, --help              this\n"

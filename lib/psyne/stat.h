@@ -183,6 +183,19 @@ int psyne_stat_next(struct psyne_stat_dir *d, const char **ret);
 int psyne_stat_read(struct psyne_stat_dir *d, const char *file, struct psyne_stat **ret);
 struct psyne_stat *psyne_stat_free(struct psyne_stat *s);
 
+/* ---- links: their processes are asked (psyne/info.h has struct psyne_link_info) ---- */
+struct psyne_link_info;
+struct psyne_stat_link {
+        size_t struct_size;
+        int error;                 /* 0; -ETIME, -EAGAIN: the process does not answer, and what is below is not there */
+        uint32_t pid, uid;
+        uint32_t row, n_rows;      /* of so many that the process has */
+        uint32_t listens, reserved; /* 1: a listener, and info says nothing of a connection */
+        const char *channel, *link; /* addresses. Not cleaned: the process says what it likes */
+        const struct psyne_link_info *info;
+};
+int psyne_stat_links(int (*fn)(void *ctx, const struct psyne_stat_link *l), void *ctx);
+
 #pragma GCC visibility pop
 
 #ifdef __cplusplus

@@ -1,13 +1,17 @@
 /*
  * Links that are added to a channel: one that feeds several hosts, each with a group of its own, where one is killed, another
  * does not read and is left behind, a third has a group that stays; ipc:// carried to an ipc:// of somewhere else; one that ends
- * while its producer goes on; what is refused.
+ * while its producer goes on; how it looks from outside; what is refused.
  *
  *      tcp-added [CASE]
  */
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
+
+#include <psyne/stat.h>
 
 #include "support/require.h"
 #include "support/start.h"
@@ -420,6 +424,125 @@ static int carried(void) {
         return 0;
 }
 
+/* ---- seen from outside ------------------------------------------------------------------------------------------------- */
+
+struct seen {
+        uint32_t pid, all, rows, up, silent;
+        const char *link;
+};
+
+static int see(void *ctx, const struct psyne_stat_link *l) {
+        struct seen *seen = ctx;
+
+        if (l->pid != seen->pid)
+                return 0;
+        seen->silent += l->error == -ETIME;
+        if (l->error)
+                return 0;
+        seen->all++;
+        if (l->n_rows != 2) /* of a producer, and one that is kept ready: not yet */
+                return 0;
+        REQUIRE(l->row == seen->rows && strcmp(l->channel, "memory://") == 0 && strcmp(l->link, seen->link) == 0);
+        REQUIRE(l->info->sends && l->info->added && l->info->io_uring <= 1);
+        seen->rows++;
+        seen->up += l->info->up;
+        return 0;
+}
+
+/* Asks like psyne_stat_links(), but does not care whose it is. 0: it was told nothing. */
+static int ask_a_stranger(pid_t pid) {
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        int n = snprintf(a.sun_path + 1, sizeof(a.sun_path) - 1, "psyne-links/%d/0", (int)pid), fd;
+        char byte;
+
+        fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+        return fd < 0 || connect(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) < 0 ||
+                recv(fd, &byte, 1, 0) != 0;
+}
+
+/* Says that it has links, and talks nonsense. */
+static int talks_nonsense(const char *unused, unsigned zero) {
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        int n = snprintf(a.sun_path + 1, sizeof(a.sun_path) - 1, "psyne-links/%d/0", (int)getpid()), fd, c;
+        unsigned char bytes[4096];
+
+        (void)unused, (void)zero;
+        memset(bytes, 0xff, sizeof(bytes));
+        fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+        REQUIRE(bind(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) == 0 && listen(fd, 1) == 0);
+        next_turn(&s->turn);
+        while ((c = accept(fd, NULL, NULL)) >= 0) {
+                for (size_t k = 64; k < sizeof(bytes); k += 64)
+                        (void)send(c, bytes, k, MSG_NOSIGNAL | MSG_DONTWAIT);
+                close(c);
+        }
+        return 1;
+}
+
+static int asks_and_stops(const char *format, unsigned i) {
+        struct psyne_channel *ch;
+        struct psyne_producer *p;
+        struct psyne_link *l;
+
+        (void)format;
+        REQUIRE(psyne_open("memory://?mode=broadcast&size=64K", NULL, &ch) == 0 && psyne_producer_open(ch, NULL, &p) == 0);
+        REQUIRE(add(ch, i, "", &l) == 0 && psyne_wait_peers(ch, 1, 1, WATCHDOG_NS) == 0);
+        next_turn(&s->turn);
+        for (;;)
+                pause();
+}
+
+/* Another process sees the links, also beside one that talks nonsense; one that is stopped does not answer; one of another user is
+ * not asked, and does not answer. */
+static int seen(void) {
+        struct seen see_it = {0};
+        struct psyne_channel *ch;
+        struct psyne_producer *p;
+        struct psyne_link *l;
+        pid_t pids[4];
+        char uri[128];
+        int r, status;
+
+        pids[0] = start_at(&s->turn, 0, listen_and_receive, "size=64K", 0);
+        pids[1] = start_at(&s->turn, 0, talks_nonsense, "", 0);
+        pids[2] = start_at(&s->turn, 1, asks_and_stops, "", 0);
+        REQUIRE(await_word(&s->ports[0], 1) == 0 && await_word(&s->turn, 2) == 0);
+        snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%u/end", s->ports[0]);
+        see_it = (struct seen){.pid = (uint32_t)pids[2], .link = uri};
+        for (int64_t until = now_ns() + WATCHDOG_NS; see_it.rows != 2 && now_ns() < until; breathe()) {
+                see_it.rows = see_it.up = 0;
+                (void)psyne_stat_links(see, &see_it);
+        }
+        REQUIRE(see_it.rows == 2 && see_it.up >= 1 && see_it.silent == 0 && ask_a_stranger(pids[2]) == 1);
+        see_it = (struct seen){.pid = (uint32_t)pids[1]};
+        REQUIRE(psyne_stat_links(see, &see_it) == 0 && see_it.all == 0);
+        see_it = (struct seen){.pid = (uint32_t)pids[2], .link = uri};
+        if (geteuid() == 0) {
+                pids[3] = fork();
+                if (pids[3] == 0) {
+                        see_it.rows = see_it.silent = 0;
+                        _exit(setuid(65534) < 0 || psyne_stat_links(see, &see_it) != 0 || see_it.rows || see_it.silent || ask_a_stranger(pids[2]));
+                }
+                REQUIRE(child_wait(pids[3], WATCHDOG_NS) == 0);
+        }
+        kill(pids[2], SIGSTOP);
+        REQUIRE(waitpid(pids[2], &status, WUNTRACED) == pids[2] && WIFSTOPPED(status));
+        see_it.rows = 0;
+        REQUIRE(psyne_stat_links(see, &see_it) == 0 && see_it.rows == 0 && see_it.silent == 1);
+        kill(pids[2], SIGKILL);
+        (void)waitpid(pids[2], NULL, 0);
+        see_it.silent = 0;
+        r = psyne_stat_links(see, &see_it);
+        REQUIRE(r == 0 && see_it.rows == 0 && see_it.silent == 0);
+        kill(pids[1], SIGKILL);
+        REQUIRE(psyne_open("memory://?mode=broadcast&size=64K", NULL, &ch) == 0 && psyne_producer_open(ch, NULL, &p) == 0);
+        REQUIRE(add(ch, 0, "", &l) == 0 && psyne_wait_peers(ch, 1, 1, WATCHDOG_NS) == 0);
+        REQUIRE(psyne_send(p, 0, NULL, 0, WATCHDOG_NS) == 0 && psyne_producer_close(p) == 0 && psyne_link_close(l) == NULL);
+        REQUIRE(child_wait(pids[0], WATCHDOG_NS) == 0);
+        (void)psyne_close(ch);
+        return 0;
+}
+
 /* ---- what is refused ---------------------------------------------------------------------------------------------------- */
 
 static int refusals(void) {
@@ -479,6 +602,7 @@ int main(int argc, char **argv) {
                 {"default-group", default_group},
                 {"polled", polled},
                 {"carried", carried},
+                {"seen", seen},
                 {"refusals", refusals},
         };
         int failed = 0;

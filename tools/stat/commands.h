@@ -9,8 +9,10 @@ enum { EXIT_UNREADABLE = 1, EXIT_USAGE = 2, EXIT_UNMATCHED = 3, EXIT_PARTLY = 4 
 
 int command_list(const struct options *o);
 int command_show(const struct options *o);
+int command_links(const struct options *o);
 
-/* What all JSON documents begin with, and what a channel says in each of them, inside its braces. */
+/* What all JSON documents begin with, those about channels, and what a channel says in each of them, inside its braces. */
+void document_begin(struct json *j, const char *command);
 void document_open(struct json *j, const char *command, const struct channels *c);
 void document_close(struct json *j);
 void document_channel(struct json *j, const struct channel *c);

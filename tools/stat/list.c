@@ -23,14 +23,18 @@ int channels_status(const struct channels *c) {
 
 /* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
-void document_open(struct json *j, const char *command, const struct channels *c) {
+void document_begin(struct json *j, const char *command) {
         json_open(j, NULL, '{');
         json_string(j, "schema", "psyne-stat/1");
         json_string(j, "version", PSYNE_VERSION);
         json_string(j, "command", command);
-        json_string(j, "dir", psyne_stat_dir_path(c->dir));
         json_uint(j, "monotonic_ns", clock_now(CLOCK_MONOTONIC));
         json_uint(j, "realtime_ns", clock_now(CLOCK_REALTIME));
+}
+
+void document_open(struct json *j, const char *command, const struct channels *c) {
+        document_begin(j, command);
+        json_string(j, "dir", psyne_stat_dir_path(c->dir));
         json_uint(j, "interval_ns", 0); /* counters are totals */
         json_open(j, "channels", '[');
 }
