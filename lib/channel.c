@@ -406,9 +406,9 @@ static int open_ipc(struct psyne_channel *ch, const struct uri *u, const struct 
 }
 
 static void channel_free(struct psyne_channel *ch) {
-        link_leave(ch);
-        if (ch->service)
+        if (ch->service) /* first: its thread tells links of deaths */
                 service_leave(ch);
+        link_leave(ch);
         membership_forget_lanes(ch, segment_deinit);
         bells_close(ch);
         if (ch->scheme == URI_IPC) {

@@ -285,6 +285,7 @@ void walk_to(struct psyne_consumer *c, uint32_t lane);  /* stand in it */
 void walk_turn_over(struct psyne_consumer *c);
 bool walk_publish(struct psyne_consumer *c);            /* E for all lanes; true when one moved */
 struct lane_rx *walk_end(struct psyne_consumer *c, uint32_t lane); /* NULL: not read by this consumer */
+void walk_finish(struct psyne_consumer *c, uint32_t lane); /* its producer is gone, and all of it was taken: by a link */
 void walk_released(struct psyne_consumer *c, uint32_t lane); /* something of a lane it does not stand in */
 bool walk_group_is_done(struct psyne_consumer *c, uint32_t lane); /* its producer is gone, and all is released */
 void walk_leave(struct psyne_consumer *c);              /* gives every lane back */

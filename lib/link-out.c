@@ -110,7 +110,8 @@ static void outbound_up(struct outbound *o, int64_t now) {
 
         o->connecting = false;
         o->connections++;
-        if (o->link->zerocopy != URI_NEVER && !o->link->inlined)
+        /* Not where what still lies in the socket could be written again, and nobody would notice. */
+        if (o->link->zerocopy != URI_NEVER && !o->link->inlined && !(o->link->eject_ns && o->link->unchecked))
                 o->zc = wire_zc_new(o->link->links->wire, o->link->zerocopy == URI_REQUIRE ? WIRE_ZC_ALWAYS : WIRE_ZC_TRY);
         if (key_random(nonce, sizeof(nonce)) < 0) { /* no connection without: it could be one of before */
                 outbound_lost(o, now);
@@ -156,7 +157,10 @@ static void outbound_commit(struct outbound *o, struct lane_rx *x) {
                 most = o->last - o->tx.sent;
         n = most ? bulk_span(x, o->tx.sent, most) : 0;
 
-        if (n == -EBADMSG && !o->tx.has_end) { /* nothing behind it can be believed */
+        if (n == -EBADMSG && o->link->added) { /* the other end's doing, perhaps: not everybody's trouble */
+                o->link->senseless = true;
+                link_due(o->link, 0);
+        } else if (n == -EBADMSG && !o->tx.has_end) { /* nothing behind it can be believed */
                 uint32_t active = LAYOUT_ACTIVE;
 
                 __atomic_compare_exchange_n(&o->link->channel->view.lanes[o->lane].state, &active, LAYOUT_DAMAGED, false,
@@ -340,7 +344,7 @@ static void reader_watch(struct psyne_link *l) {
 
         for (struct outbound *o = l->out; o; o = o->next)
                 useful |= o->taken && o->tx.state == LINK_OPEN && !o->blocked;
-        useful = useful && l->reader && !l->reader_rests && !l->inlined;
+        useful = useful && l->reader && !l->reader_rests && !l->inlined && !l->last_known;
         if (useful == (l->reading.events != 0))
                 return;
         l->reading.events = useful;
@@ -401,6 +405,7 @@ static void reader_close(struct psyne_link *l) {
         if (l->lies)
                 consumer_get_up(l->reader);
         l->lies = false;
+        l->senseless = false;
         l->reading.events = 0; /* it leaves the set as it closes */
         (void)psyne_consumer_close(l->reader);
         l->reader = NULL;
@@ -437,19 +442,29 @@ static void reader_open(struct psyne_link *l, int64_t now) {
                 reader_lie_down(l);
         for (struct outbound *o = l->out; l->added && o; o = next) { /* somebody else read for its group in the meantime */
                 next = o->next;
-                if (o->taken && group_position(&l->channel->view, group_of(l), o->lane, true) != o->tx.acked)
+                if (o->taken && (int64_t)(group_position(&l->channel->view, group_of(l), o->lane, true) - o->tx.acked) > 0)
                         outbound_part(o);
         }
 }
 
-/* behind=ejected: what it has sent was not acknowledged for so long. */
+/* behind=ejected: for so long there was something to be had, and nothing of it was acknowledged, whatever the reason. */
 static bool is_left_behind(struct psyne_link *l, int64_t now) {
-        for (const struct outbound *o = l->out; l->eject_ns && o; o = o->next) {
-                if (!o->taken || o->tx.state != LINK_OPEN || o->tx.sent == o->tx.acked)
+        const struct layout_view *v = &l->channel->view;
+        uint64_t messages;
+
+        for (struct outbound *o = l->out; l->eject_ns && o; o = o->next) {
+                if (!o->taken || __atomic_load_n(&v->lanes[o->lane].generation, __ATOMIC_ACQUIRE) != o->generation ||
+                        o->tx.acked == layout_lane_end(&v->lanes[o->lane], &messages)) {
+                        o->stuck_ns = 0;
                         continue;
-                if (now >= o->progress_ns + l->eject_ns)
+                }
+                if (!o->stuck_ns || o->stuck_at != o->tx.acked) {
+                        o->stuck_ns = now;
+                        o->stuck_at = o->tx.acked;
+                }
+                if (now >= o->stuck_ns + l->eject_ns)
                         return true;
-                link_due(l, o->progress_ns + l->eject_ns);
+                link_due(l, o->stuck_ns + l->eject_ns);
         }
         return false;
 }
@@ -481,7 +496,11 @@ static void reader_follow(struct psyne_link *l, int64_t now) {
                 reader_open(l, now);
         else if (l->reader && is_left_behind(l, now))
                 reader_eject(l, now);
-        else if (!wanted && l->reader && !underway) {
+        else if (l->reader && l->senseless) {
+                reader_close(l);
+                forget_lanes(l);
+                reader_refused(l, error_set(-EPROTO, "it acknowledges what no record ends with"), now);
+        } else if (!wanted && l->reader && !underway) {
                 for (struct outbound *o = l->out; o; o = o->next) /* a frame that is stuck halfway: WELCOME will say where */
                         if (o->taken && o->tx.state == LINK_OPEN && (o->tx.sent != o->tx.acked || o->tx.span_left))
                                 outbound_lost(o, now);
@@ -539,10 +558,14 @@ static void find_lanes(struct psyne_link *l) {
 /* An added link leaves while producers stay: what has been committed by now is the last of it. */
 static void find_last(struct psyne_link *l) {
         for (struct outbound *o = l->out; o; o = o->next) {
+                const struct layout_lane *lane = &o->link->channel->view.lanes[o->lane];
                 struct lane_rx *x = place_of(o);
                 int64_t n = x ? bulk_span(x, o->tx.sent, x->hot.mask + 1) : 0;
+                uint64_t messages;
 
                 o->last = o->tx.sent + (n > 0 ? (uint64_t)n : 0);
+                if (o->taken && !x && __atomic_load_n(&lane->generation, __ATOMIC_ACQUIRE) == o->generation) /* its turn, or its ring, comes */
+                        o->last = layout_lane_end(lane, &messages);
         }
         l->last_known = true;
 }
@@ -567,6 +590,27 @@ static void look_for_end(struct outbound *o) {
         tail = layout_lane_tail(lane); /* behind the state: final */
         if (x ? bulk_span(x, o->tx.sent, 1) == 0 : o->tx.acked == tail)
                 link_tx_close(&o->tx, o->tx.sent);
+}
+
+/*
+ * Lanes that have ended, and of which the other end has all: the reader turns away from them, whatever other groups still have to
+ * read there, and to the younger ones.
+ */
+static void finish_lanes(struct psyne_link *l, int64_t now) {
+        const struct layout_view *v = &l->channel->view;
+        struct psyne_consumer *c = l->reader;
+
+        for (uint32_t i = 0; i < v->n_lanes; i++) {
+                uint32_t state = __atomic_load_n(&v->lanes[i].state, __ATOMIC_ACQUIRE);
+                uint32_t generation = __atomic_load_n(&v->lanes[i].generation, __ATOMIC_ACQUIRE);
+                struct lane_rx *x = (state == LAYOUT_CLOSED || state == LAYOUT_DEAD) && c->generations[i] == generation ? walk_end(c, i) : NULL;
+                const struct outbound *o = outbound_of(l, i, generation);
+
+                if (!x || (o && o->tx.state != LINK_ENDED) || x->hot.held || bulk_span(x, x->hot.released, 1) != 0)
+                        continue;
+                walk_finish(c, i);
+                link_due(l, now);
+        }
 }
 
 /* All of it has been acknowledged. It stays until its lane's index is free, so that the lane is not taken for a new one. */
@@ -600,8 +644,8 @@ void outbound_tick(struct psyne_link *l, int64_t now) {
 
         reader_follow(l, now);
         find_lanes(l);
-        if (l->reader)
-                (void)walk_refresh(l->reader);
+        if (l->reader && walk_refresh(l->reader) == 0)
+                finish_lanes(l, now);
         if (l->life == LINK_LEAVES && l->added && !l->last_known)
                 find_last(l);
         stop = stop_to_tell(l);

@@ -68,8 +68,14 @@ void link_tell(struct links *s) {
                 struct ucred who;
                 socklen_t n = sizeof(who);
 
-                if (fd < 0)
+                if (fd < 0) {
+                        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) { /* it would stay readable */
+                                (void)psyne_waitset_remove(s->set, &s->telling);
+                                close(s->teller);
+                                s->teller = -1;
+                        }
                         return;
+                }
                 if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n) == 0 && (who.uid == geteuid() || who.uid == 0))
                         answer(s, fd);
                 close(fd);

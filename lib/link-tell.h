@@ -24,5 +24,5 @@ struct link_row {
 
 struct links;
 int link_tell_open(unsigned number);             /* the socket, or -errno */
-void link_tell(struct links *s);                 /* [the thread] whoever has asked, under the lock */
+void link_tell(struct links *s);                 /* [the thread] whoever has asked, under the lock. Out of descriptors: never again */
 #endif

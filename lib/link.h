@@ -59,6 +59,8 @@ struct outbound {
         unsigned attempts;           /* since it was last up */
         unsigned address;            /* the next to be tried */
         int64_t progress_ns;         /* when something was acknowledged last, or the first of it sent */
+        int64_t stuck_ns;            /* behind=ejected: since when there is something and nothing was acknowledged; 0: there is nothing */
+        uint64_t stuck_at;           /* ... what had been */
         int64_t retry_ns, lost_ns;   /* lost: 0 since it was told of readers */
         uint64_t connections;
 };
@@ -131,6 +133,7 @@ struct psyne_link {
         int64_t eject_ns;            /* without progress: then it goes on without what waits. 0: never */
         int64_t rejoin_ns;           /* and begins anew, at that time */
         uint64_t ejections, lost_bytes;
+        bool senseless;              /* added: what it has acknowledged is no record's end */
         bool last_known;             /* while it leaves: outbound.last */
         struct watched reading;
         bool reader_rests;           /* it has nothing to wait for before a lane joins */

@@ -8,25 +8,26 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "lib/link-tell.h"
 #include "psyne/stat.h"
 
-#define ANSWER_WITHIN_MS 500
+#define ANSWER_WITHIN_NS 500000000ll
 #define ROWS_MOST 65536u
 
 static void end_text(char *text, size_t n) {
         text[n - 1] = '\0';
 }
 
-/* One asked. Rows of another version are none. 0, or what the function said. */
+/* One asked. What is no row, or another version's, ends it. 0, or what the function said. */
 static int ask(const char *name, int (*fn)(void *ctx, const struct psyne_stat_link *l), void *ctx) {
         struct sockaddr_un a = {.sun_family = AF_UNIX};
         struct psyne_stat_link ret = {.struct_size = sizeof(ret)};
         struct ucred who;
         socklen_t n = sizeof(who);
         size_t length = strlen(name);
+        int64_t until = clock_ns() + ANSWER_WITHIN_NS;
         int fd, r = 0;
 
         if (length + 1 > sizeof(a.sun_path))
@@ -36,13 +37,8 @@ static int ask(const char *name, int (*fn)(void *ctx, const struct psyne_stat_li
         if (fd < 0)
                 return error_set(-errno, "socket: %s", strerror(errno));
         if (connect(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)) < 0) {
-                r = errno;
                 close(fd);
-                if (r != EAGAIN) /* gone meanwhile */
-                        return 0;
-                ret.error = -EAGAIN; /* many ask, and it does not answer: its pid is in its name only */
-                ret.pid = (uint32_t)strtoul(name + sizeof(LINK_TELL_NAME) - 1, NULL, 10);
-                return fn(ctx, &ret);
+                return 0; /* gone meanwhile; or many ask and it does not answer, but whose it is cannot be told */
         }
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n) < 0 || (who.uid != geteuid() && geteuid() != 0)) {
                 close(fd);
@@ -52,10 +48,11 @@ static int ask(const char *name, int (*fn)(void *ctx, const struct psyne_stat_li
         ret.uid = (uint32_t)who.uid;
         for (unsigned rows = 0; rows < ROWS_MOST && r == 0; rows++) {
                 struct pollfd p = {.fd = fd, .events = POLLIN};
+                int64_t left = until - clock_ns();
                 struct link_row row;
                 ssize_t got;
 
-                if (poll(&p, 1, ANSWER_WITHIN_MS) <= 0) { /* stopped, perhaps */
+                if (left <= 0 || poll(&p, 1, (int)(left / 1000000) + 1) <= 0) { /* stopped, perhaps */
                         ret.error = -ETIME;
                         r = fn(ctx, &ret);
                         break;
@@ -64,7 +61,7 @@ static int ask(const char *name, int (*fn)(void *ctx, const struct psyne_stat_li
                 if (got == 0 || (got < 0 && errno != EAGAIN))
                         break;
                 if (got != sizeof(row) || row.magic != LINK_TELL_MAGIC || row.version != LINK_TELL_VERSION || row.bytes != sizeof(row))
-                        continue;
+                        break;
                 end_text(row.channel, sizeof(row.channel));
                 end_text(row.link, sizeof(row.link));
                 end_text(row.info.peer, sizeof(row.info.peer));

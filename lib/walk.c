@@ -148,6 +148,10 @@ static void finish_lane(struct psyne_consumer *c, uint32_t lane) {
                 membership_changed(c->channel);
 }
 
+void walk_finish(struct psyne_consumer *c, uint32_t lane) {
+        finish_lane(c, lane);
+}
+
 void walk_released(struct psyne_consumer *c, uint32_t lane) {
         struct lane_rx *x = &c->lanes[lane];
 

@@ -187,7 +187,7 @@ struct psyne_stat *psyne_stat_free(struct psyne_stat *s);
 struct psyne_link_info;
 struct psyne_stat_link {
         size_t struct_size;
-        int error;                 /* 0; -ETIME, -EAGAIN: the process does not answer, and what is below is not there */
+        int error;                 /* 0; -ETIME: the process does not answer, and what is below is not there */
         uint32_t pid, uid;
         uint32_t row, n_rows;      /* of so many that the process has */
         uint32_t listens, reserved; /* 1: a listener, and info says nothing of a connection */

@@ -386,7 +386,7 @@ static int ipc_listens(const char *name, unsigned i) {
 
         REQUIRE(open_in(name, &ch) == 0 && psyne_link_open(ch, "tcp://:0/end", &l) == 0 && psyne_link_port(l) > 0);
         __atomic_store_n(&s->ports[i], (uint32_t)psyne_link_port(l), __ATOMIC_RELEASE);
-        REQUIRE(await_word(&s->stop, 1) == 0);
+        REQUIRE(await_word(&s->over, 1) == 0);
         (void)psyne_link_close(l);
         (void)psyne_close(ch);
         return 0;
@@ -397,7 +397,7 @@ static int ipc_connects(const char *name, unsigned i) {
         struct psyne_link *l;
 
         REQUIRE(open_in(name, &ch) == 0 && add(ch, i, "group=default", &l) == 0);
-        REQUIRE(await_word(&s->stop, 1) == 0);
+        REQUIRE(await_word(&s->over, 1) == 0);
         (void)psyne_link_close(l);
         (void)psyne_close(ch);
         return 0;
@@ -418,7 +418,7 @@ static int carried(void) {
         next_turn(&s->turn);
         REQUIRE(child_wait(pids[0], WATCHDOG_NS) == 0 && child_wait(pids[3], WATCHDOG_NS) == 0);
         REQUIRE(s->received[0] == N && s->runs[0] == 1);
-        __atomic_store_n(&s->stop, 1, __ATOMIC_RELEASE);
+        __atomic_store_n(&s->over, 1, __ATOMIC_RELEASE);
         REQUIRE(child_wait(pids[1], WATCHDOG_NS) == 0 && child_wait(pids[2], WATCHDOG_NS) == 0);
         REQUIRE(rmdir(dir) == 0);
         return 0;
@@ -449,15 +449,21 @@ static int see(void *ctx, const struct psyne_stat_link *l) {
         return 0;
 }
 
-/* Asks like psyne_stat_links(), but does not care whose it is. 0: it was told nothing. */
-static int ask_a_stranger(pid_t pid) {
+/* Asks like psyne_stat_links(), but does not care whose it is. How many bytes it was told; -1: it found nobody. */
+static ssize_t ask(pid_t pid) {
         struct sockaddr_un a = {.sun_family = AF_UNIX};
-        int n = snprintf(a.sun_path + 1, sizeof(a.sun_path) - 1, "psyne-links/%d/0", (int)pid), fd;
+        ssize_t got = -1;
         char byte;
 
-        fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
-        return fd < 0 || connect(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) < 0 ||
-                recv(fd, &byte, 1, 0) != 0;
+        for (unsigned i = 0; i < 100 && got < 0; i++) { /* so many threads its parent may have had before */
+                int n = snprintf(a.sun_path + 1, sizeof(a.sun_path) - 1, "psyne-links/%d/%u", (int)pid, i);
+                int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+
+                if (connect(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) == 0)
+                        got = recv(fd, &byte, 1, 0);
+                close(fd);
+        }
+        return got;
 }
 
 /* Says that it has links, and talks nonsense. */
@@ -513,7 +519,7 @@ static int seen(void) {
                 see_it.rows = see_it.up = 0;
                 (void)psyne_stat_links(see, &see_it);
         }
-        REQUIRE(see_it.rows == 2 && see_it.up >= 1 && see_it.silent == 0 && ask_a_stranger(pids[2]) == 1);
+        REQUIRE(see_it.rows == 2 && see_it.up >= 1 && see_it.silent == 0 && ask(pids[2]) == 1);
         see_it = (struct seen){.pid = (uint32_t)pids[1]};
         REQUIRE(psyne_stat_links(see, &see_it) == 0 && see_it.all == 0);
         see_it = (struct seen){.pid = (uint32_t)pids[2], .link = uri};
@@ -521,7 +527,7 @@ static int seen(void) {
                 pids[3] = fork();
                 if (pids[3] == 0) {
                         see_it.rows = see_it.silent = 0;
-                        _exit(setuid(65534) < 0 || psyne_stat_links(see, &see_it) != 0 || see_it.rows || see_it.silent || ask_a_stranger(pids[2]));
+                        _exit(setuid(65534) < 0 || psyne_stat_links(see, &see_it) != 0 || see_it.rows || see_it.silent || ask(pids[2]) != 0);
                 }
                 REQUIRE(child_wait(pids[3], WATCHDOG_NS) == 0);
         }
@@ -539,6 +545,70 @@ static int seen(void) {
         REQUIRE(add(ch, 0, "", &l) == 0 && psyne_wait_peers(ch, 1, 1, WATCHDOG_NS) == 0);
         REQUIRE(psyne_send(p, 0, NULL, 0, WATCHDOG_NS) == 0 && psyne_producer_close(p) == 0 && psyne_link_close(l) == NULL);
         REQUIRE(child_wait(pids[0], WATCHDOG_NS) == 0);
+        (void)psyne_close(ch);
+        return 0;
+}
+
+/* ---- lanes that end ----------------------------------------------------------------------------------------------------- */
+
+/* A producer of the ipc:// channel that is killed, and one that comes after it. */
+static int sends_and_stays(const char *name, unsigned from) {
+        struct psyne_channel *ch;
+        struct psyne_producer *p;
+        uint32_t n = from;
+
+        REQUIRE(open_in(name, &ch) == 0 && psyne_producer_open(ch, NULL, &p) == 0);
+        REQUIRE(send_numbers(p, &n, from + N) == 0);
+        next_turn(&s->turn);
+        for (;;)
+                pause();
+}
+
+static int one_dies_here(void) {
+        char dir[64] = "/dev/shm/psyne-test-XXXXXX";
+        struct psyne_channel *ch;
+        pid_t pids[4];
+
+        REQUIRE(mkdtemp(dir));
+        snprintf(s->dir, sizeof(s->dir), "%.40s", dir);
+        pids[0] = start_at(&s->turn, 0, listen_and_wait, "size=64K&mode=mpsc", 0);
+        pids[1] = start_at(&s->turn, 0, ipc_connects, "here", 0);
+        pids[2] = start_at(&s->turn, 0, sends_and_stays, "here", 0);
+        pids[3] = start_at(&s->turn, 2, sends_and_stays, "here", N);
+        __atomic_store_n(&s->stop, 1, __ATOMIC_RELEASE);
+        REQUIRE(await_word(&s->turn, 1) == 0 && await_word(&s->received[0], N) == 0);
+        kill(pids[2], SIGKILL);
+        (void)waitpid(pids[2], NULL, 0);
+        next_turn(&s->turn);
+        REQUIRE(await_word(&s->received[0], 2 * N) == 0);
+        __atomic_store_n(&s->over, 1, __ATOMIC_RELEASE);
+        for (unsigned i = 0; i < 4; i++) {
+                kill(pids[i], SIGKILL);
+                (void)waitpid(pids[i], NULL, 0);
+        }
+        REQUIRE(open_in("here", &ch) == 0); /* and sweeps */
+        (void)psyne_close(ch);
+        (void)unlink(strcat(dir, "/here.dead"));
+        REQUIRE(rmdir(s->dir) == 0);
+        return 0;
+}
+
+/* Another group has not read what an ended producer left: the link goes on with the younger one all the same. */
+static int another_is_slow(void) {
+        struct psyne_channel *ch;
+        struct psyne_producer *p[2];
+        struct psyne_consumer *slow;
+        struct psyne_link *l;
+        uint32_t n = 0;
+        pid_t pid = start_at(&s->turn, 0, listen_and_receive, "size=64K&mode=mpsc", 0);
+
+        REQUIRE(psyne_open("memory://?mode=broadcast&size=64K", NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &slow) == 0);
+        REQUIRE(psyne_producer_open(ch, NULL, &p[0]) == 0 && add(ch, 0, "", &l) == 0 && psyne_wait_peers(ch, 1, 2, WATCHDOG_NS) == 0);
+        REQUIRE(send_numbers(p[0], &n, 100) == 0 && await_word(&s->received[0], 100) == 0);
+        REQUIRE(psyne_producer_close(p[0]) >= 0 && psyne_producer_open(ch, NULL, &p[1]) == 0);
+        REQUIRE(send_numbers(p[1], &n, 200) == 0 && await_word(&s->received[0], 200) == 0);
+        REQUIRE(psyne_producer_close(p[1]) >= 0 && psyne_link_close(l) == NULL && child_wait(pid, WATCHDOG_NS) == 0);
+        REQUIRE(psyne_consumer_close(slow) == 0);
         (void)psyne_close(ch);
         return 0;
 }
@@ -602,6 +672,8 @@ int main(int argc, char **argv) {
                 {"default-group", default_group},
                 {"polled", polled},
                 {"carried", carried},
+                {"one-dies-here", one_dies_here},
+                {"another-is-slow", another_is_slow},
                 {"seen", seen},
                 {"refusals", refusals},
         };
