@@ -600,13 +600,15 @@ static int another_is_slow(void) {
         struct psyne_consumer *slow;
         struct psyne_link *l;
         uint32_t n = 0;
-        pid_t pid = start_at(&s->turn, 0, listen_and_receive, "size=64K&mode=mpsc", 0);
+        pid_t pid = start_at(&s->turn, 0, listen_and_wait, "size=64K&mode=mpsc", 0); /* for a moment it has no producer */
 
+        __atomic_store_n(&s->stop, 1, __ATOMIC_RELEASE);
         REQUIRE(psyne_open("memory://?mode=broadcast&size=64K", NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &slow) == 0);
         REQUIRE(psyne_producer_open(ch, NULL, &p[0]) == 0 && add(ch, 0, "", &l) == 0 && psyne_wait_peers(ch, 1, 2, WATCHDOG_NS) == 0);
         REQUIRE(send_numbers(p[0], &n, 100) == 0 && await_word(&s->received[0], 100) == 0);
         REQUIRE(psyne_producer_close(p[0]) >= 0 && psyne_producer_open(ch, NULL, &p[1]) == 0);
         REQUIRE(send_numbers(p[1], &n, 200) == 0 && await_word(&s->received[0], 200) == 0);
+        __atomic_store_n(&s->over, 1, __ATOMIC_RELEASE);
         REQUIRE(psyne_producer_close(p[1]) >= 0 && psyne_link_close(l) == NULL && child_wait(pid, WATCHDOG_NS) == 0);
         REQUIRE(psyne_consumer_close(slow) == 0);
         (void)psyne_close(ch);
