@@ -298,9 +298,8 @@ static void outbound_receive(struct outbound *o, int64_t now) {
                 if (r < 0) {
                         if (o->tx.state == LINK_ENDED) { /* refused */
                                 make_printable(o->tx.refusal.sentence);
-                                if (r != -EBUSY && r != -EPIPE) {
+                                if (r != -EBUSY && r != -EPIPE)
                                         refused(l, is_refusal(r) ? r : -EPROTO, o->tx.refusal.sentence);
-                                }
                                 link_log(l, "refused: %s", o->tx.refusal.sentence);
                                 o->tx.state = LINK_DOWN;
                                 if (o->attempts < 8)
@@ -604,7 +603,7 @@ static void finish_lanes(struct psyne_link *l, int64_t now) {
                 uint32_t state = __atomic_load_n(&v->lanes[i].state, __ATOMIC_ACQUIRE);
                 uint32_t generation = __atomic_load_n(&v->lanes[i].generation, __ATOMIC_ACQUIRE);
                 struct lane_rx *x = (state == LAYOUT_CLOSED || state == LAYOUT_DEAD) && c->generations[i] == generation ? walk_end(c, i) : NULL;
-                const struct outbound *o = outbound_of(l, i, generation);
+                const struct outbound *o = x ? outbound_of(l, i, generation) : NULL; /* as a rule no lane has just ended */
 
                 if (!x || (o && o->tx.state != LINK_ENDED) || x->hot.held || bulk_span(x, x->hot.released, 1) != 0)
                         continue;

@@ -5,7 +5,7 @@
  *      psyne-stat show orders          one channel in full
  *      psyne-stat links                what goes to other hosts, and comes from there
  *
- * It reads and never joins: no channel notices it, and it works on those whose owners are stopped or dead. See
+ * It reads and never joins: no channel notices it (but links are asked for: their thread answers), and it works on those whose owners are stopped or dead. See
  * psyne/stat.h for how; stat/collect.h for what the commands are given.
  */
 #include "stat/commands.h"
