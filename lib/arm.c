@@ -236,6 +236,7 @@ int psyne_set_wait(struct psyne_endpoint *e, enum psyne_wait wait) {
  * -EMFILE, -ENOMEM, -EBUSY, -EOWNERDEAD, -EINVAL.
  */
 int psyne_fd(struct psyne_endpoint *e) {
+        CANCEL_HOLD;
         int r = enter(e, "psyne_fd");
 
         if (r < 0)
@@ -256,6 +257,7 @@ int psyne_fd(struct psyne_endpoint *e) {
  * -EMFILE, -ENOMEM, -EBUSY, -EOWNERDEAD, -EINVAL: not armed.
  */
 int psyne_arm(struct psyne_endpoint *e) {
+        CANCEL_HOLD;
         int r = enter(e, "psyne_arm");
 
         if (r < 0)
@@ -279,6 +281,7 @@ int psyne_arm(struct psyne_endpoint *e) {
 /* Takes psyne_arm() back: nobody needs to wake this endpoint, and its descriptor is not readable. -EBUSY, -EOWNERDEAD,
  * -EINVAL. */
 int psyne_disarm(struct psyne_endpoint *e) {
+        CANCEL_HOLD;
         int r = enter(e, "psyne_disarm");
 
         if (r < 0)
@@ -298,6 +301,7 @@ int psyne_disarm(struct psyne_endpoint *e) {
  * -ENOTSUP: built without liburing; -EMFILE, -ENOMEM, -EBUSY, -EOWNERDEAD, -EINVAL: *@sqe is as it was.
  */
 int psyne_arm_sqe(struct psyne_endpoint *e, struct io_uring_sqe *sqe) {
+        CANCEL_HOLD;
         int r;
 
         if (!sqe)
@@ -340,6 +344,7 @@ int psyne_arm_sqe(struct psyne_endpoint *e, struct io_uring_sqe *sqe) {
  * the kernel said instead, above all -ECANCELED. Also -EBUSY, -EOWNERDEAD, -EINVAL.
  */
 int psyne_complete(struct psyne_endpoint *e, const struct io_uring_cqe *cqe) {
+        CANCEL_HOLD;
         int r;
 
         if (!cqe)

@@ -457,6 +457,7 @@ static void channel_facts(struct psyne_channel *ch, const struct wishes *w) {
  * -ENOTDIR, -EXDEV: the directory is missing, none, or not on tmpfs; -ETIME: others kept making and sweeping the name.
  */
 int psyne_open(const char *uri, const struct psyne_opts *opts, struct psyne_channel **ret) {
+        CANCEL_HOLD;
         _cleanup_(channel_freep) struct psyne_channel *ch = NULL;
         struct psyne_channel *found;
         _cleanup_(cleanup_freep) struct uri *u = NULL;
@@ -601,6 +602,7 @@ struct psyne_channel *channel_unref(struct psyne_channel *ch) {
 
 /* Gives the caller's reference back; open producers and consumers keep the channel alive. Accepts NULL, returns NULL. */
 struct psyne_channel *psyne_close(struct psyne_channel *ch) {
+        CANCEL_HOLD;
         return channel_unref(ch);
 }
 
@@ -656,6 +658,7 @@ static void count_peers(const struct psyne_channel *ch, unsigned *producers, uns
 /* [any thread] Waits until at least so many producers and consumers are open, in any process. -ETIME, -EAGAIN with a
  * zero timeout, -EINTR, -ESHUTDOWN. */
 int psyne_wait_peers(struct psyne_channel *ch, unsigned producers, unsigned consumers, int64_t timeout_ns) {
+        CANCEL_HOLD;
         unsigned have_producers, have_consumers;
         int64_t deadline = 0;
         uint32_t event;
@@ -693,6 +696,7 @@ int psyne_wait_peers(struct psyne_channel *ch, unsigned producers, unsigned cons
 /* PSYNE_NO_THREAD channels only: serves peers for up to @timeout_ns. Returns how many events it handled. -EINVAL: the
  * channel has a service thread, or is memory://, which needs none. */
 int psyne_poll(struct psyne_channel *ch, int64_t timeout_ns) {
+        CANCEL_HOLD;
         int r;
 
         if (!ch)

@@ -193,6 +193,7 @@ static int open_consumer(struct psyne_channel *ch, const struct psyne_consumer_o
  * on sealed rings; -ENAMETOOLONG; -ENOMEM; -EOWNERDEAD.
  */
 int psyne_consumer_open(struct psyne_channel *ch, const struct psyne_consumer_opts *opts, struct psyne_consumer **ret) {
+        CANCEL_HOLD;
         int r = ch ? link_takes(ch, false) : 0;
 
         return r < 0 ? r : open_consumer(ch, opts, false, false, ret);
@@ -655,6 +656,7 @@ int psyne_recv_copy(struct psyne_consumer *c, void *buf, size_t cap, uint32_t *t
 /* Closes. What is still held goes back to the group: the next consumer gets it again, flagged. -EBUSY: another thread
  * waits in it; the handle stays. */
 int psyne_consumer_close(struct psyne_consumer *c) {
+        CANCEL_HOLD;
         struct psyne_channel *ch;
         bool of_link;
         int r;

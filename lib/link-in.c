@@ -256,6 +256,7 @@ static void inbound_called(struct inbound *in) {
 }
 
 static void inbound_started(struct inbound *in) {
+        CANCEL_HOLD; /* a reader may have come to it (link_reap()) */
         int r = link_writer_open(in->link->channel, &in->p);
 
         if (r < 0) {

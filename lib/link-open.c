@@ -230,6 +230,7 @@ static int added_check(const struct psyne_channel *ch, const struct uri *u) {
  * -EADDRINUSE, -EACCES and what name service and key files say; -EOWNERDEAD.
  */
 int psyne_link_open(struct psyne_channel *ch, const char *uri, struct psyne_link **ret) {
+        CANCEL_HOLD;
         _cleanup_(cleanup_freep) struct uri *u = NULL;
         struct psyne_link *l;
         struct links *s = NULL;
@@ -273,6 +274,7 @@ int psyne_link_open(struct psyne_channel *ch, const char *uri, struct psyne_link
  * learns that its producers are gone. The handle is gone. Accepts NULL, returns NULL. [not while another thread uses @l]
  */
 struct psyne_link *psyne_link_close(struct psyne_link *l) {
+        CANCEL_HOLD;
         struct psyne_channel *ch;
 
         if (!l)

@@ -63,6 +63,7 @@ struct psyne_pipeline {
  * mode and PSYNE_IN_PLACE are set. Nothing runs before psyne_pipeline_start(). -EINVAL, -ENAMETOOLONG, -ENOMEM.
  */
 int psyne_pipeline_new(const char *uri, const struct psyne_opts *opts, struct psyne_pipeline **ret) {
+        CANCEL_HOLD;
         struct psyne_pipeline *p;
 
         if (!ret || (opts && opts->struct_size != sizeof(*opts)))
@@ -94,6 +95,7 @@ int psyne_pipeline_new(const char *uri, const struct psyne_opts *opts, struct ps
  * opts->on_error decides about. -EBUSY: it was started; -EINVAL; -EUSERS: too many workers; -ENOMEM.
  */
 int psyne_pipeline_stage(struct psyne_pipeline *p, psyne_stage_fn fn, void *ctx, const struct psyne_stage_opts *opts) {
+        CANCEL_HOLD;
         unsigned workers = opts && opts->workers ? opts->workers : 1;
         struct stage *stages, *s;
         const char *name = opts ? opts->name : NULL;
@@ -338,6 +340,7 @@ static void close_all(struct psyne_pipeline *p) {
  * failure nothing runs, and it can only be freed.
  */
 int psyne_pipeline_start(struct psyne_pipeline *p) {
+        CANCEL_HOLD;
         int r;
 
         if (!p)
@@ -373,6 +376,7 @@ struct psyne_consumer *psyne_pipeline_output(struct psyne_pipeline *p) {
  * (PSYNE_STAGE_STOP). -EINVAL: it does not run.
  */
 int psyne_pipeline_stop(struct psyne_pipeline *p, enum psyne_stop how) {
+        CANCEL_HOLD;
         int r;
 
         if (!p || !p->ch)
@@ -425,6 +429,7 @@ int psyne_pipeline_stats(struct psyne_pipeline *p, unsigned i, struct psyne_stag
 
 /* Stops with PSYNE_ABORT if it runs, closes both ends and the channel. Returns NULL; accepts NULL. */
 struct psyne_pipeline *psyne_pipeline_free(struct psyne_pipeline *p) {
+        CANCEL_HOLD;
         if (!p)
                 return NULL;
         close_all(p);

@@ -192,6 +192,7 @@ static int open_producer(struct psyne_channel *ch, const struct psyne_producer_o
  * cannot be had; -ESHUTDOWN: stopped; -EINVAL; -ENOMEM.
  */
 int psyne_producer_open(struct psyne_channel *ch, const struct psyne_producer_opts *opts, struct psyne_producer **ret) {
+        CANCEL_HOLD;
         int r = ch ? link_takes(ch, true) : 0;
 
         return r < 0 ? r : open_producer(ch, opts, false, ret);
@@ -697,6 +698,7 @@ static void linger(struct psyne_producer *p) {
  * live reader still has them in front of it. -EBUSY: another thread waits in it; the handle stays.
  */
 int64_t psyne_producer_close(struct psyne_producer *p) {
+        CANCEL_HOLD;
         struct psyne_channel *ch;
         struct layout_lane *l;
         uint32_t lane;

@@ -917,6 +917,7 @@ int service_poll(struct psyne_channel *ch, int64_t timeout_ns) {
 
 /* Takes what peers have sent, for a thread that cannot wait for the next psyne_poll(). No lock of the channel's held. */
 void service_take(const struct psyne_channel *ch) {
+        CANCEL_HOLD;
         struct connection *k, *next;
 
         if (!ch->service)

@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/cancel.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "lib/link-tell.h"
@@ -83,6 +84,7 @@ static int ask(const char *name, int (*fn)(void *ctx, const struct psyne_stat_li
  * a second is one call with `error` set. Stops when @fn returns other than 0, and returns that; else 0, or -errno.
  */
 int psyne_stat_links(int (*fn)(void *ctx, const struct psyne_stat_link *l), void *ctx) {
+        CANCEL_HOLD;
         char *line = NULL;
         size_t room = 0;
         int r = 0;

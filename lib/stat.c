@@ -26,6 +26,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cancel.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "lib/directory.h"
@@ -59,6 +60,7 @@ static void look_deinit(struct stat_look *l) {
  * caller frees *@ret with psyne_stat_close_dir().
  */
 int psyne_stat_open_dir(const char *dir, struct psyne_stat_dir **ret) {
+        CANCEL_HOLD;
         _cleanup_(cleanup_freep) struct psyne_stat_dir *d = NULL;
         struct stat st;
         bool ours = false;
@@ -109,6 +111,7 @@ int psyne_stat_open_dir(const char *dir, struct psyne_stat_dir **ret) {
 
 /* Accepts NULL, returns NULL. Snapshots read from it stay valid. */
 struct psyne_stat_dir *psyne_stat_close_dir(struct psyne_stat_dir *d) {
+        CANCEL_HOLD;
         if (d && d->stream)
                 closedir(d->stream);
         free(d);
@@ -142,6 +145,7 @@ static size_t stem_length(const char *file, bool *ret_post_mortem) {
  * it is. 0: the end, and the next call starts anew. An error of the kernel otherwise.
  */
 int psyne_stat_next(struct psyne_stat_dir *d, const char **ret) {
+        CANCEL_HOLD;
         const struct dirent *e;
         bool post_mortem;
 
@@ -296,6 +300,7 @@ static int look_twice(struct stat_look *l) {
  * the sentence, which does not repeat the file's name.
  */
 int psyne_stat_read(struct psyne_stat_dir *d, const char *file, struct psyne_stat **ret) {
+        CANCEL_HOLD;
         _cleanup_(look_deinit) struct stat_look l = {.fd = -1, .pidns = d ? d->pidns : 0};
         char name[URI_NAME_MAX + 1];
         bool post_mortem;
@@ -329,6 +334,7 @@ int psyne_stat_read(struct psyne_stat_dir *d, const char *file, struct psyne_sta
 
 /* Accepts NULL, returns NULL. */
 struct psyne_stat *psyne_stat_free(struct psyne_stat *s) {
+        CANCEL_HOLD;
         free(s);
         return NULL;
 }

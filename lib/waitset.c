@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "uring/watch.h"
 
@@ -53,6 +55,7 @@ static int check(const struct psyne_waitset *w, const char *call) {
 
 /* Makes an empty set. -EMFILE, -ENOMEM, -EINVAL. */
 int psyne_waitset_new(struct psyne_waitset **ret) {
+        CANCEL_HOLD;
         struct psyne_waitset *w;
         int r;
 
@@ -97,6 +100,7 @@ static uint64_t tag_of(const struct psyne_waitset *w, unsigned i) {
 /* The endpoints and descriptors in it stay open, and are not waited for any more. Nobody may be in psyne_waitset_wait().
  * Returns NULL, accepts NULL. */
 struct psyne_waitset *psyne_waitset_free(struct psyne_waitset *w) {
+        CANCEL_HOLD;
         if (!w)
                 return NULL;
         if (w->forks != process_forks())
@@ -141,6 +145,7 @@ static struct item *item_new(struct psyne_waitset *w, enum item_kind kind, void 
  * one that uses it. -EBUSY: it is in a set already; -EOWNERDEAD; -ENOMEM; -EINVAL.
  */
 int psyne_waitset_add(struct psyne_waitset *w, struct psyne_endpoint *e, void *ctx) {
+        CANCEL_HOLD;
         struct item *t;
         int r = check(w, "psyne_waitset_add");
 
@@ -166,6 +171,7 @@ int psyne_waitset_add(struct psyne_waitset *w, struct psyne_endpoint *e, void *c
  * -ENOMEM; -EINVAL; -EOWNERDEAD.
  */
 int psyne_waitset_add_fd(struct psyne_waitset *w, int fd, uint32_t poll_events, void *ctx) {
+        CANCEL_HOLD;
         struct item *t;
         int r = check(w, "psyne_waitset_add_fd");
 
@@ -208,6 +214,7 @@ int waitset_once_more(struct psyne_waitset *w, struct item *t, uint32_t poll_eve
  * waited for in time fires once for all that was missed. -ENOMEM; -EINVAL; -EOWNERDEAD.
  */
 int psyne_waitset_add_timer(struct psyne_waitset *w, int64_t in_ns, int64_t every_ns, void *ctx) {
+        CANCEL_HOLD;
         struct item *t;
         int r = check(w, "psyne_waitset_add_timer");
 
@@ -225,6 +232,7 @@ int psyne_waitset_add_timer(struct psyne_waitset *w, int64_t in_ns, int64_t ever
 
 /* Removes whatever was added with @ctx, of any kind. Returns how many; -ENOENT: nothing; -EINVAL; -EOWNERDEAD. */
 int psyne_waitset_remove(struct psyne_waitset *w, void *ctx) {
+        CANCEL_HOLD;
         int r = check(w, "psyne_waitset_remove"), n = 0;
 
         if (r < 0)
@@ -422,6 +430,7 @@ static int64_t spins_until(const struct psyne_waitset *w, int64_t now) {
  * -EOWNERDEAD; -ENOMEM, -EMFILE: it cannot sleep now.
  */
 int psyne_waitset_wait(struct psyne_waitset *w, struct psyne_event ret[], unsigned n, int64_t timeout_ns) {
+        CANCEL_HOLD;
         struct watch_event events[EVENTS_AT_ONCE];
         int64_t started, deadline, spin_until;
         bool woken = false;
@@ -480,7 +489,7 @@ int psyne_waitset_wake(struct psyne_waitset *w) {
                 return -EINVAL;
         if (w->forks != process_forks())
                 return -EOWNERDEAD;
-        (void)!write(w->wake_fd, &one, sizeof(one)); /* full: it is readable */
+        (void)syscall(SYS_write, w->wake_fd, &one, sizeof(one)); /* full: it is readable */
         errno = saved;
         return 0;
 }

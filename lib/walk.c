@@ -86,6 +86,7 @@ void walk_turn_over(struct psyne_consumer *c) {
 
 /* A lane's records are all released: its index may be used again. */
 static void close_lane(struct psyne_consumer *c, uint32_t lane) {
+        CANCEL_HOLD;
         struct psyne_channel *ch = c->channel;
         uint64_t bit = 1ull << lane;
         const unsigned char *base = end_of(c, lane)->hot.base;
@@ -121,6 +122,7 @@ bool walk_group_is_done(struct psyne_consumer *c, uint32_t lane) {
 
 /* The end of a lane whose producer is gone: all of it is taken. What is still held may be released at any time. */
 static void finish_lane(struct psyne_consumer *c, uint32_t lane) {
+        CANCEL_HOLD;
         struct lane_rx *x = end_of(c, lane);
 
         FAULT_POINT("consumer.lane.finished");
@@ -267,6 +269,7 @@ int walk_refresh(struct psyne_consumer *c) {
 
         if (generation == c->lanes_seen && !c->pending && !c->stale)
                 return 0;
+        CANCEL_HOLD;
         c->orphans = c->orphans || c->is_shared;
         c->lanes_seen = generation;
         stage_look(c, generation);

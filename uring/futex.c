@@ -59,16 +59,16 @@ int park_wake_signal_safe(uint32_t *word, int n) {
 /* Until the eventfd @handle is struck; then it is quiet again. Any signal handler that ran is reported. */
 int park_poll_wait(int handle, int64_t deadline_ns) {
         int64_t left_ns = deadline_ns == CLOCK_FOREVER || deadline_ns <= 0 ? 0 : deadline_ns - clock_ns();
-        const struct timespec timeout = {.tv_sec = left_ns > 0 ? left_ns / 1000000000 : 0,
+        struct timespec timeout = {.tv_sec = left_ns > 0 ? left_ns / 1000000000 : 0,
                 .tv_nsec = left_ns > 0 ? left_ns % 1000000000 : 0};
         struct pollfd p = {.fd = handle, .events = POLLIN};
         uint64_t sink;
-        int n = ppoll(&p, 1, deadline_ns == CLOCK_FOREVER ? NULL : &timeout, NULL);
+        int n = (int)syscall(SYS_ppoll, &p, 1, deadline_ns == CLOCK_FOREVER ? NULL : &timeout, NULL, (size_t)0);
 
         if (n < 0)
                 return -errno;
         if (n == 0)
                 return -ETIME;
-        (void)!read(handle, &sink, sizeof(sink));
+        (void)syscall(SYS_read, handle, &sink, sizeof(sink));
         return 0;
 }

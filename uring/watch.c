@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -110,7 +112,7 @@ int watch_wake(struct watch *w) {
         ssize_t n;
         int r = 0;
 
-        n = write(w->wake_fd, &one, sizeof(one));
+        n = syscall(SYS_write, w->wake_fd, &one, sizeof(one));
         if (n < 0 && errno != EAGAIN) /* EAGAIN: 2^64 - 2 wakes are pending, that will do */
                 r = -errno;
         errno = saved;
