@@ -398,6 +398,10 @@ static int inbound_receive(struct inbound *in, int64_t now, size_t most) {
                         return n ? (int)n : -ENOTCONN;
                 all += (size_t)n;
                 in->bytes += (uint64_t)n;
+                if (in->link->options.quick_ack) {
+                        net_acknowledge(in->fd);
+                        in->quick_acks++;
+                }
                 drained = (size_t)n < v[0].iov_len + (direct ? v[1].iov_len : 0);
                 if (!in->stage || direct) {
                         size_t there = direct && (size_t)n > direct ? direct : (size_t)n;

@@ -12,6 +12,7 @@ static void look_out(const struct outbound *o, struct psyne_link_info *ret) {
                 .has_lane = o->taken,
                 .readers = (uint32_t)o->tx.readers,
                 .connections = o->connections,
+                .quick_acks = o->quick_acks,
                 .in_flight_bytes = o->taken ? o->tx.sent - o->tx.acked : 0,
         };
         if (o->taken && __atomic_load_n(&v->lanes[o->lane].generation, __ATOMIC_ACQUIRE) == o->generation)
@@ -23,6 +24,7 @@ static void look_in(const struct inbound *in, struct psyne_link_info *ret) {
                 .up = in->fd >= 0 && in->rx.state == LINK_OPEN,
                 .has_lane = in->p != NULL,
                 .connections = in->connections,
+                .quick_acks = in->quick_acks,
                 .in_flight_bytes = in->rx.has_lane ? in->rx.got - in->rx.acked : 0,
         };
         if (in->p)
@@ -30,10 +32,14 @@ static void look_in(const struct inbound *in, struct psyne_link_info *ret) {
 }
 
 static void look_at_socket(const struct psyne_link *l, int fd, const struct wire_zc *zc, struct psyne_link_info *ret) {
+        struct wire_zc_info long_ones;
         struct net_info i;
 
         ret->io_uring = wire_is_uring(l->links->wire);
-        wire_zc_look(zc, &ret->zerocopy_sends, &ret->zerocopy_copied);
+        wire_zc_look(zc, &long_ones);
+        ret->zerocopy_sends = long_ones.sends;
+        ret->zerocopy_copied = long_ones.copied;
+        ret->zerocopy_bytes = long_ones.from_bytes;
         if (fd < 0)
                 return;
         net_peer(fd, ret->peer);

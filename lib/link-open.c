@@ -75,7 +75,8 @@ static int link_new(struct psyne_channel *ch, const struct uri *u, struct psyne_
                 .zerocopy = u->zerocopy ? (enum uri_try)u->zerocopy : URI_TRY,
                 .unchecked = u->unchecked,
                 .inlined = u->inlined || u->preset == URI_PRESET_LATENCY,
-                .options = {.send_buffer = u->send_buffer, .receive_buffer = u->receive_buffer, .user_timeout_ms = USER_TIMEOUT_MS},
+                .options = {.send_buffer = u->send_buffer, .receive_buffer = u->receive_buffer, .user_timeout_ms = USER_TIMEOUT_MS,
+                        .quick_ack = u->quick_ack},
                 .resume_ns = uri_has(u, URI_RESUME) ? (int64_t)u->resume_ns : LINK_RESUME_DEFAULT_NS,
                 .reading = {.what = WATCHED_READER},
         };
@@ -199,7 +200,7 @@ static int added_check(const struct psyne_channel *ch, const struct uri *u) {
                 return error_set(u->set & 1ull << URI_INLINE || u->preset ? -ENOTSUP : -EINVAL,
                         u->set & 1ull << URI_INLINE || u->preset
                                 ? "psyne_link_open: inline=1 and preset=latency are for a channel's own link"
-                                : "psyne_link_open: a link has role, group, behind, eject, resume, key, sndbuf, rcvbuf, zerocopy and checksum; the rest is the channel's");
+                                : "psyne_link_open: a link has role, group, behind, eject, resume, key, sndbuf, rcvbuf, zerocopy, checksum and quickack; the rest is the channel's");
         if (u->role == URI_ROLE_LISTEN && u->set & URI_ADDED_KEYS)
                 return error_set(-EINVAL, "psyne_link_open: group, behind and eject are for links that send");
         if (u->behind == URI_BEHIND_EJECTED && u->group[0])

@@ -207,7 +207,7 @@ static int outbound_send(struct outbound *o) {
                         v[n++] = (struct iovec){(void *)(uintptr_t)out.head, out.head_bytes};
                 if (out.span_bytes)
                         v[n++] = (struct iovec){(void *)(uintptr_t)bulk_at(x, out.position), out.span_bytes};
-                r = out.span_bytes >= LINK_LONG_BYTES ? wire_send_long(o->link->links->wire, o->fd, v, n, o->zc)
+                r = out.span_bytes >= WIRE_LONG_BYTES ? wire_send_long(o->link->links->wire, o->fd, v, n, o->zc)
                                                      : wire_send(o->link->links->wire, o->fd, v, n);
                 if (r == -EAGAIN) {
                         o->blocked = true;
@@ -283,6 +283,10 @@ static void outbound_receive(struct outbound *o, int64_t now) {
                 if (n <= 0) {
                         outbound_lost(o, now);
                         return;
+                }
+                if (l->options.quick_ack) {
+                        net_acknowledge(o->fd);
+                        o->quick_acks++;
                 }
                 r = link_tx_read(&o->tx, bytes, (size_t)n);
                 if (before == LINK_MEETING && o->tx.state == LINK_OPEN) {

@@ -21,7 +21,6 @@
 
 #define LINK_STAGE_BYTES 32768u      /* of a session: what is received before it is known where it belongs */
 #define LINK_FRAME_BYTES 262144u     /* at most, but for longer records: checksummed and sent while it is in the cache */
-#define LINK_LONG_BYTES 65536u       /* such a run is worth a send without a copy */
 #define LINK_CALLERS_MAX 64u         /* connections that have not said who they are */
 #define LINK_SESSIONS_MAX LAYOUT_PRODUCERS_MAX * 2
 #define LINK_RESUME_DEFAULT_NS 2000000000ll
@@ -63,6 +62,7 @@ struct outbound {
         uint64_t stuck_at;           /* ... what had been */
         int64_t retry_ns, lost_ns;   /* lost: 0 since it was told of readers */
         uint64_t connections;
+        uint64_t quick_acks;         /* quickack=1: how often it was asked for */
 };
 
 /* A session on its way in; before its hello, a caller. */
@@ -91,6 +91,7 @@ struct inbound {
         uint32_t stage_from, stage_to;
         uint64_t bytes;              /* received, by this connection's descriptor and those before */
         uint64_t connections;
+        uint64_t quick_acks;
 };
 
 enum link_life { LINK_BORN, LINK_LIVES, LINK_LEAVES, LINK_GONE };

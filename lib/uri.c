@@ -231,6 +231,7 @@ static const struct key keys[URI_N_KEYS] = {
         [URI_ZEROCOPY] = WORD("zerocopy", zerocopy, words_try),
         [URI_CHECKSUM] = WORD("checksum", unchecked, words_checksum),
         [URI_PRESET] = WORD("preset", preset, words_preset),
+        [URI_QUICKACK] = WORD("quickack", quick_ack, words_bool),
         [URI_GROUP] = {.name = "group", .max = UINT64_MAX}, /* text, as key is */
         [URI_BEHIND] = WORD("behind", behind, words_behind),
         [URI_EJECT] = {.name = "eject", .parse = parse_duration, .min = 1, .max = INT64_MAX, FIELD(eject_ns)},
@@ -492,7 +493,7 @@ int uri_parse(const char *text, struct uri *ret) {
         }
 
         if (u.scheme != URI_TCP && u.set & URI_LINK_KEYS)
-                return error_set(-EINVAL, "role, sndbuf, rcvbuf, resume, key, inline, preset, zerocopy, checksum, group, behind and eject are for tcp:// only");
+                return error_set(-EINVAL, "role, sndbuf, rcvbuf, resume, key, inline, preset, zerocopy, checksum, quickack, group, behind and eject are for tcp:// only");
         if (u.preset && uri_has(&u, URI_INLINE) && u.inlined != (u.preset == URI_PRESET_LATENCY))
                 return error_set(-EINVAL, "preset=latency is inline=1, preset=throughput is inline=0");
         if (u.scheme == URI_TCP && !uri_has(&u, URI_ROLE))

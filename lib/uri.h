@@ -55,6 +55,7 @@ enum uri_key {
         URI_ZEROCOPY,
         URI_CHECKSUM,
         URI_PRESET,
+        URI_QUICKACK,
         URI_GROUP,
         URI_BEHIND,
         URI_EJECT,
@@ -65,7 +66,7 @@ enum uri_key {
 #define URI_ADDED_KEYS (1ull << URI_GROUP | 1ull << URI_BEHIND | 1ull << URI_EJECT)
 #define URI_LINK_KEYS \
         (1ull << URI_ROLE | 1ull << URI_SNDBUF | 1ull << URI_RCVBUF | 1ull << URI_RESUME | 1ull << URI_KEY | 1ull << URI_INLINE | \
-                1ull << URI_PRESET | 1ull << URI_ZEROCOPY | 1ull << URI_CHECKSUM | URI_ADDED_KEYS)
+                1ull << URI_PRESET | 1ull << URI_ZEROCOPY | 1ull << URI_CHECKSUM | 1ull << URI_QUICKACK | URI_ADDED_KEYS)
 
 /* The words, numbered like their public twins (enum psyne_mode, psyne_try, psyne_wait, psyne_behind), so that they copy over. */
 enum uri_mode { URI_MODE_SPSC = 1, URI_MODE_MPSC, URI_MODE_SPMC, URI_MODE_MPMC, URI_MODE_BROADCAST };
@@ -113,6 +114,7 @@ struct uri {
         uint32_t inlined;
         uint32_t zerocopy; /* enum uri_try */
         uint32_t unchecked;
+        uint32_t quick_ack; /* 0 or 1 */
         uint32_t preset; /* enum uri_preset */
         uint32_t behind; /* enum uri_behind */
 };

@@ -200,6 +200,10 @@ void net_peer(int fd, char ret[NET_TEXT_MAX]) {
                 net_name(&a, ret);
 }
 
+void net_acknowledge(int fd) {
+        (void)set(fd, IPPROTO_TCP, TCP_QUICKACK, 1);
+}
+
 void net_look(int fd, struct net_info *ret) {
         struct tcp_info t;
         socklen_t n = sizeof(t);

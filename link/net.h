@@ -19,6 +19,7 @@ struct net_address {
 struct net_options {
         uint32_t send_buffer, receive_buffer; /* bytes; 0: the kernel adapts them by itself, which setting them ends */
         uint32_t user_timeout_ms;             /* unacknowledged for so long: the connection is over */
+        bool quick_ack;                       /* its user calls net_acknowledge() after every read */
 };
 
 /* What the kernel really set, and what it measured. */
@@ -39,5 +40,6 @@ uint16_t net_port(int fd);
 void net_set_port(struct net_address *a, uint16_t port);
 void net_name(const struct net_address *a, char ret[NET_TEXT_MAX]); /* 127.0.0.1:4711, [::1]:4711 */
 void net_peer(int fd, char ret[NET_TEXT_MAX]);
+void net_acknowledge(int fd); /* what was read, now: the kernel may wait 40 ms for something to send it along with */
 void net_look(int fd, struct net_info *ret);
 #endif

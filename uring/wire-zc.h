@@ -3,7 +3,8 @@
  *
  * What was sent stays the sender's to keep as it is: until its peer says that it has it, which a link waits for anyway. The
  * kernel tells afterwards whether it could do without a copy: on loopback, virtual devices and plain drivers it cannot, and such
- * a send costs more than a plain one. So a socket is tried with a few, and left alone if all were copied.
+ * a send costs more than a plain one. So a socket is tried with a few, and left alone if all were copied; where they are not,
+ * zc-trial.h finds out from what length on they are worth it.
  */
 #ifndef PSYNE_URING_WIRE_ZC_H
 #define PSYNE_URING_WIRE_ZC_H
@@ -12,6 +13,8 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/types.h>
+
+#include "uring/zc-trial.h"
 
 struct wire_zc_ring;
 
@@ -22,6 +25,7 @@ struct wire_zc {
         uint32_t empty;        /* ... of those: sent nothing */
         uint64_t sends, told, copied;
         bool always, off, given_up;
+        struct zc_trial trial;
 };
 
 int wire_zc_ring_new(struct wire_zc_ring **ret); /* -EOPNOTSUPP: the kernel has no such sends */

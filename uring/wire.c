@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "uring/park.h"
 #include "uring/wire-ring.h"
 #include "uring/wire-zc.h"
@@ -119,12 +120,10 @@ struct wire_zc *wire_zc_free(struct wire *w, struct wire_zc *zc) {
         return NULL;
 }
 
-ssize_t wire_send_long(struct wire *w, int fd, const struct iovec *v, unsigned n, struct wire_zc *zc) {
+static ssize_t send_without_copy(struct wire *w, int fd, const struct iovec *v, unsigned n, struct wire_zc *zc) {
         size_t head = 0;
         ssize_t r;
 
-        if (!zc || zc->off)
-                return wire_send(w, fd, v, n);
         if (n == 2) { /* its memory is used again at once */
                 const struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = 1};
 
@@ -145,9 +144,31 @@ ssize_t wire_send_long(struct wire *w, int fd, const struct iovec *v, unsigned n
         return r;
 }
 
-void wire_zc_look(const struct wire_zc *zc, uint64_t *ret_sends, uint64_t *ret_copied) {
-        *ret_sends = zc ? zc->sends : 0;
-        *ret_copied = zc ? zc->copied : 0;
+ssize_t wire_send_long(struct wire *w, int fd, const struct iovec *v, unsigned n, struct wire_zc *zc) {
+        const size_t bytes = v[n - 1].iov_len;
+        int64_t begun;
+        bool without;
+        ssize_t r;
+
+        if (!zc || zc->off)
+                return wire_send(w, fd, v, n);
+        if (zc->always)
+                return send_without_copy(w, fd, v, n, zc);
+        without = zc_trial_wants(&zc->trial, bytes);
+        begun = zc_trial_open(&zc->trial, bytes) ? clock_ns() : 0;
+        r = without ? send_without_copy(w, fd, v, n, zc) : wire_send(w, fd, v, n);
+        if (begun && !zc->off && r == (ssize_t)(bytes + (n == 2 ? v[0].iov_len : 0))) /* one that was cut short says nothing */
+                zc_trial_note(&zc->trial, bytes, without, clock_ns() - begun);
+        return r;
+}
+
+void wire_zc_look(const struct wire_zc *zc, struct wire_zc_info *ret) {
+        *ret = (struct wire_zc_info){0};
+        if (!zc)
+                return;
+        ret->sends = zc->sends;
+        ret->copied = zc->copied;
+        ret->from_bytes = zc->off ? 0 : zc->always ? WIRE_LONG_BYTES : zc_trial_from(&zc->trial);
 }
 
 void wire_after_fork_child(struct wire *w) {

@@ -21,6 +21,7 @@ ssize_t wire_send(struct wire *w, int fd, const struct iovec *v, unsigned n);
 ssize_t wire_receive(struct wire *w, int fd, const struct iovec *v, unsigned n);
 
 /* A socket's long sends: without a copy, where the kernel can. NULL: not to be had here, or there is no memory. */
+#define WIRE_LONG_BYTES 32768u /* a shorter one is not worth wire_send_long() */
 struct wire_zc;
 enum wire_zc_wish { WIRE_ZC_TRY, WIRE_ZC_ALWAYS };
 int wire_zc_probe(struct wire *w); /* 0; -EOPNOTSUPP, or whatever else stands in the way */
@@ -28,7 +29,12 @@ struct wire_zc *wire_zc_new(struct wire *w, enum wire_zc_wish wish);
 struct wire_zc *wire_zc_free(struct wire *w, struct wire_zc *zc); /* NULL */
 /* As wire_send(), but what lies in the last of @v has to stay as it is until the peer has said that it has it. @zc may be NULL. */
 ssize_t wire_send_long(struct wire *w, int fd, const struct iovec *v, unsigned n, struct wire_zc *zc);
-void wire_zc_look(const struct wire_zc *zc, uint64_t *ret_sends, uint64_t *ret_copied);
+
+struct wire_zc_info {
+        uint64_t sends, copied;
+        size_t from_bytes; /* such a send and every longer one goes without a copy, as far as is known; 0: none does */
+};
+void wire_zc_look(const struct wire_zc *zc, struct wire_zc_info *ret);
 
 void wire_after_fork_child(struct wire *w); /* gives back what the child must not keep; free is all that may follow */
 #endif

@@ -76,6 +76,8 @@ struct psyne_link_info {
         uint32_t io_uring;        /* 1: its bytes go through it */
         uint64_t zerocopy_sends;  /* long ones that the kernel was asked to do without a copy, over this connection */
         uint64_t zerocopy_copied; /* ... of which it told that it copied all the same */
+        uint64_t zerocopy_bytes;  /* such a run and longer ones go without, as was found out on this connection; 0: none do */
+        uint64_t quick_acks;      /* quickack=1: how often the kernel was asked to acknowledge at once what had been read */
         /* of the whole link */
         uint32_t added;           /* 1: by psyne_link_open() */
         int32_t refused;          /* why the other end wants nothing of it, as long as it does not: a negative errno; else 0 */

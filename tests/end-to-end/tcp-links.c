@@ -61,7 +61,7 @@ static int send_all(const char *format, unsigned who) {
 }
 
 /* What the receiver's end says of its links, while their messages come. */
-static int look_at_links(const struct psyne_channel *ch, unsigned senders) {
+static int look_at_links(const struct psyne_channel *ch, unsigned senders, bool quick) {
         struct psyne_link_info info[8] = {{.struct_size = sizeof(info[0])}};
         unsigned lanes = 0;
         int n = psyne_links(ch, info, 8);
@@ -72,7 +72,7 @@ static int look_at_links(const struct psyne_channel *ch, unsigned senders) {
                 lanes += info[i].has_lane;
                 if (info[i].up)
                         REQUIRE(info[i].connections == 1 && info[i].mss_bytes > 0 && info[i].no_delay == 1 &&
-                                info[i].receive_buffer > 0 && strchr(info[i].peer, ':'));
+                                info[i].receive_buffer > 0 && strchr(info[i].peer, ':') && (info[i].quick_acks > 0) == quick);
         }
         REQUIRE(lanes == senders);
         info[0].struct_size = 1;
@@ -90,7 +90,7 @@ static int receive_all(const char *uri, unsigned senders) {
         REQUIRE(psyne_open(uri, NULL, &ch) == 0 && psyne_consumer_open(ch, NULL, &c) == 0);
         tell_port(ch);
         REQUIRE(psyne_wait_peers(ch, senders, 1, WATCHDOG_NS) == 0);
-        REQUIRE(look_at_links(ch, senders) == 0);
+        REQUIRE(look_at_links(ch, senders, strstr(uri, "quickack=1")) == 0);
         for (uint32_t left = senders * N; left; left--) {
                 uint32_t who, n;
 
@@ -120,7 +120,7 @@ static int several(const char *to, const char *from, unsigned senders) {
 }
 
 static int many(void) {
-        return several("tcp://:0/links?mode=mpsc&size=64K", "tcp://127.0.0.1:%u/links?mode=mpsc&size=64K", N_SENDERS);
+        return several("tcp://:0/links?mode=mpsc&size=64K&quickack=1", "tcp://127.0.0.1:%u/links?mode=mpsc&size=64K", N_SENDERS);
 }
 
 static int ipv6(void) {

@@ -185,7 +185,7 @@ Test(uri, refuses_bad_percent_and_control_characters) {
 }
 
 Test(uri, reads_every_option) {
-        struct uri u = expect_parsed("tcp://:1/x?role=connect&sndbuf=1M&rcvbuf=64K&resume=5s&inline=1&checksum=off&zerocopy=never&preset=latency&key=%2Fetc/k%26y&size=16M&mode=mpmc&align=128&producers=3&consumers=64&type=7&elem=4"
+        struct uri u = expect_parsed("tcp://:1/x?role=connect&sndbuf=1M&rcvbuf=64K&resume=5s&inline=1&checksum=off&quickack=1&zerocopy=never&preset=latency&key=%2Fetc/k%26y&size=16M&mode=mpmc&align=128&producers=3&consumers=64&type=7&elem=4"
                                      "&hash=0xDEADbeefcafef00d&huge=require&numa=never&uring=try&wait=block&perm=0660"
                                      "&linger=250ms&nothread=1&inplace=1&metrics=0&engine=futex&barrier=fence&group=far&behind=ejected&eject=2ms");
 
@@ -213,6 +213,7 @@ Test(uri, reads_every_option) {
         cr_expect_eq(u.resume_ns, 5000000000u);
         cr_expect_eq(u.inlined, 1u);
         cr_expect_eq(u.unchecked, 1u);
+        cr_expect_eq(u.quick_ack, 1u);
         cr_expect_eq(u.zerocopy, URI_NEVER);
         cr_expect_eq(u.preset, URI_PRESET_LATENCY);
         cr_expect_str_eq(u.group, "far");

@@ -114,6 +114,8 @@ static void object(struct json *j, const struct psyne_stat_link *l, const char *
         json_bool(j, "io_uring", i->io_uring);
         json_uint(j, "zerocopy_sends", i->zerocopy_sends);
         json_uint(j, "zerocopy_copied", i->zerocopy_copied);
+        json_uint(j, "zerocopy_bytes", i->zerocopy_bytes);
+        json_uint(j, "quick_acks", i->quick_acks);
         json_uint(j, "ejections", i->ejections);
         json_uint(j, "lost_bytes", i->lost_bytes);
         json_close(j, '}');
