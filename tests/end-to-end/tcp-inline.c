@@ -3,6 +3,7 @@
  * thread back at once.
  */
 #include <dirent.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -180,6 +181,100 @@ static int answers(void) {
         return 0;
 }
 
+struct member {
+        struct psyne_consumer *c;
+        unsigned got;
+        int r;
+};
+
+static int take(struct member *m) {
+        struct psyne_msg msg;
+        int r;
+
+        while ((r = psyne_recv(m->c, &msg, WATCHDOG_NS)) == 0) {
+                m->got++;
+                REQUIRE(psyne_release(m->c, &msg) == 0);
+        }
+        REQUIRE(r == -EPIPE);
+        return 0;
+}
+
+static void *member_run(void *arg) {
+        struct member *m = arg;
+
+        m->r = take(m);
+        return NULL;
+}
+
+#define SHARED_OUT 2000
+
+/* One of a group polls the sockets and one sleeps: nothing stays behind in a socket that each leaves to the other. */
+static int shares(void) {
+        struct member m[2] = {{0}};
+        struct psyne_channel *to, *from;
+        struct psyne_producer *p;
+        pthread_t threads[2];
+        char uri[128];
+
+        REQUIRE(psyne_open("tcp://:0/shares?size=64K&inline=1&mode=spmc", NULL, &to) == 0);
+        for (unsigned i = 0; i < 2; i++) {
+                REQUIRE(psyne_consumer_open(to, NULL, &m[i].c) == 0);
+                REQUIRE(psyne_set_wait(psyne_consumer_endpoint(m[i].c), i ? PSYNE_WAIT_BLOCK : PSYNE_WAIT_SPIN) == 0);
+        }
+        snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%d/shares?size=64K&inline=1&mode=spmc", psyne_port(to));
+        REQUIRE(psyne_open(uri, NULL, &from) == 0 && psyne_producer_open(from, NULL, &p) == 0);
+        for (unsigned i = 0; i < 2; i++)
+                REQUIRE(pthread_create(&threads[i], NULL, member_run, &m[i]) == 0);
+        for (uint32_t i = 0; i < SHARED_OUT; i++) {
+                REQUIRE(psyne_send(p, i, &i, sizeof(i), WATCHDOG_NS) == 0);
+                if (i % 16 == 0) /* one by one, and with pauses in which both find nothing */
+                        REQUIRE(psyne_flush(p, WATCHDOG_NS) == 0);
+        }
+        REQUIRE(psyne_producer_close(p) == 0);
+        for (unsigned i = 0; i < 2; i++)
+                REQUIRE(pthread_join(threads[i], NULL) == 0 && m[i].r == 0);
+        printf("shares: %u taken by the one that polls, %u by the one that sleeps\n", m[0].got, m[1].got);
+        REQUIRE(m[0].got + m[1].got == SHARED_OUT);
+        for (unsigned i = 0; i < 2; i++)
+                REQUIRE(psyne_consumer_close(m[i].c) == 0);
+        (void)psyne_close(from);
+        (void)psyne_close(to);
+        return 0;
+}
+
+/* In a waitset, a reader that spins leaves the sockets to the thread, and is told; and one that left the set has them again. */
+static int spins_in_a_set(void) {
+        struct psyne_waitset *set;
+        struct psyne_channel *to, *from;
+        struct psyne_producer *p;
+        struct psyne_consumer *c;
+        struct psyne_msg m;
+        char uri[128];
+
+        REQUIRE(psyne_open("tcp://:0/set?size=64K&inline=1&wait=spin", NULL, &to) == 0 && psyne_consumer_open(to, NULL, &c) == 0);
+        snprintf(uri, sizeof(uri), "tcp://127.0.0.1:%d/set?size=64K&inline=1", psyne_port(to));
+        REQUIRE(psyne_open(uri, NULL, &from) == 0 && psyne_producer_open(from, NULL, &p) == 0);
+        REQUIRE(psyne_waitset_new(&set) == 0);
+        for (uint32_t i = 0; i < 200; i++) {
+                const bool in_set = i % 4 < 2;
+                struct psyne_event e;
+
+                if (i % 4 == 0)
+                        REQUIRE(psyne_waitset_add(set, psyne_consumer_endpoint(c), c) == 0);
+                if (i % 4 == 2)
+                        REQUIRE(psyne_waitset_remove(set, c) == 1);
+                REQUIRE(psyne_send(p, i, &i, sizeof(i), WATCHDOG_NS) == 0);
+                if (in_set)
+                        REQUIRE(psyne_waitset_wait(set, &e, 1, WATCHDOG_NS) == 1 && e.what == PSYNE_EVENT_READABLE);
+                REQUIRE(psyne_recv(c, &m, in_set ? PSYNE_NOWAIT : WATCHDOG_NS) == 0 && m.type == i && psyne_release(c, &m) == 0);
+        }
+        (void)psyne_waitset_free(set);
+        REQUIRE(psyne_producer_close(p) == 0 && psyne_consumer_close(c) == 0);
+        (void)psyne_close(from);
+        (void)psyne_close(to);
+        return 0;
+}
+
 int main(void) {
         int r;
 
@@ -188,7 +283,7 @@ int main(void) {
                 return 1;
         r = alone();
         printf("alone %s\n", r ? "FAIL" : "PASS");
-        if (rests() || answers())
+        if (rests() || answers() || shares() || spins_in_a_set())
                 r = 1;
         printf("%s\n", r ? "FAIL" : "PASS");
         return r != 0;
