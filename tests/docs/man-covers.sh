@@ -1,6 +1,6 @@
 #!/bin/sh
 # The manual knows every call, every errno and every key:
-#   - what psyne.h, info.h and vector.h declare and the library exports stands in the NAME of a page of section 3, and a name
+#   - what psyne.h, info.h, vector.h and batch.h declare and the library exports stands in the NAME of a page of section 3, and a name
 #     that is not its page's own is linked to it by lib/man/meson.build;
 #   - no page has a name that is not declared;
 #   - every errno in lib/*.c and in psyne.h's list stands in the errno list of psyne(7), and every one that a page of
@@ -19,7 +19,7 @@ complain() {
 }
 
 # Calls: the last identifier before the parenthesis of a declaration.
-grep -ohE '^[a-z].*psyne_[a-z_]+\(' lib/psyne/psyne.h lib/psyne/info.h lib/psyne/vector.h | grep -oE 'psyne_[a-z_]+\($' | tr -d '(' |
+grep -ohE '^[a-z].*psyne_[a-z_]+\(' lib/psyne/psyne.h lib/psyne/info.h lib/psyne/vector.h lib/psyne/batch.h | grep -oE 'psyne_[a-z_]+\($' | tr -d '(' |
         sort -u >"$work/declared"
 grep -oE 'psyne_[a-z_0-9]+;' lib/psyne.sym | tr -d ';' | sort -u >"$work/exported"
 comm -12 "$work/declared" "$work/exported" >"$work/calls"
