@@ -13,17 +13,16 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "lib/items.h"
 
 #define MAX_BYTES_DEFAULT 65536u
-#define LENGTH_BYTES sizeof(uint32_t)
-#define IN_EIGHTS UINT32_MAX /* in place of the first length: its items are padded */
 
 /* A record of the channel's may not be that long: then as long as it may. */
 static int find_max(struct psyne_coalescer *k) {
         struct psyne_msg m;
         int r;
 
-        while ((r = psyne_claim(k->p, k->max_bytes, PSYNE_NOWAIT, &m)) == -EMSGSIZE && k->max_bytes / 2 > LENGTH_BYTES)
+        while ((r = psyne_claim(k->p, k->max_bytes, PSYNE_NOWAIT, &m)) == -EMSGSIZE && k->max_bytes / 2 > ITEMS_LENGTH_BYTES)
                 k->max_bytes /= 2;
         if (r == 0)
                 r = psyne_abort(k->p, &m);
@@ -86,13 +85,8 @@ int psyne_coalescer_deinit(struct psyne_coalescer *k) {
         return r;
 }
 
-/* Bytes in front of a length that comes behind @used others, for what follows it to lie at a multiple of 8. The first four say so. */
-static size_t padding(size_t used) {
-        return -(used + LENGTH_BYTES) % 8;
-}
-
 static size_t takes(const struct psyne_coalescer *k, size_t used, size_t bytes) {
-        return (k->align8 ? padding(used) : 0) + LENGTH_BYTES + bytes;
+        return (k->align8 ? items_padding(used) : 0) + ITEMS_LENGTH_BYTES + bytes;
 }
 
 static void put(struct psyne_coalescer *k, uint32_t word) {
@@ -121,7 +115,7 @@ int psyne_coalescer_add(struct psyne_coalescer *k, const void *data, size_t byte
 
         if (!k || !k->p || (bytes && !data))
                 return error_set(-EINVAL, "psyne_coalescer_add: no coalescer, or bytes and no memory");
-        if (bytes >= IN_EIGHTS)
+        if (bytes >= ITEMS_IN_EIGHTS)
                 return error_set(-EMSGSIZE, "psyne_coalescer_add: %zu bytes are more than a length of 32 bits tells", bytes);
         if (k->items && !grow(k, takes(k, k->used, bytes))) {
                 r = psyne_coalescer_flush(k);
@@ -137,7 +131,7 @@ int psyne_coalescer_add(struct psyne_coalescer *k, const void *data, size_t byte
                 k->oldest_ns = k->max_delay_ns ? clock_ns() : 0;
         }
         if (k->align8) {
-                const size_t pad = padding(k->used);
+                const size_t pad = items_padding(k->used);
 
                 memset((unsigned char *)k->msg.data + k->used, k->used ? 0 : 0xff, pad);
                 k->used += pad;
@@ -147,66 +141,10 @@ int psyne_coalescer_add(struct psyne_coalescer *k, const void *data, size_t byte
                 memcpy((unsigned char *)k->msg.data + k->used, data, bytes);
         k->used += bytes;
         k->items++;
-        if (k->used + LENGTH_BYTES > k->max_bytes || is_due(k)) {
+        if (k->used + ITEMS_LENGTH_BYTES > k->max_bytes || is_due(k)) {
                 r = psyne_coalescer_flush(k);
                 if (r < 0)
                         return r;
         }
         return 0;
-}
-
-/* ---- taking it apart ------------------------------------------------------------------------------------------------ */
-
-struct psyne_coalesced psyne_decoalesce(const void *data, size_t bytes) {
-        return (struct psyne_coalesced){.at = data, .left = data ? bytes : 0};
-}
-
-/* The length at @it; what it says is read once, for its writer may still be there. */
-static int length_at(const struct psyne_coalesced *it, uint32_t *ret) {
-        if (it->left < LENGTH_BYTES)
-                return error_set(-EBADMSG, "%zu bytes behind the last item", it->left);
-        memcpy(ret, it->at, LENGTH_BYTES);
-        *ret = le32toh(*ret);
-        return 0;
-}
-
-static void skip(struct psyne_coalesced *it, size_t n) {
-        it->at += n;
-        it->left -= n;
-}
-
-int psyne_coalesced_next(struct psyne_coalesced *it, const void **data, size_t *bytes) {
-        struct psyne_coalesced next;
-        uint32_t length = 0;
-        int r;
-
-        if (!it || !data || !bytes)
-                return error_set(-EINVAL, "psyne_coalesced_next: nothing to go on with, or no result");
-        next = *it;
-        if (!next.left)
-                return 0;
-        r = length_at(&next, &length);
-        if (r == 0 && !next.begun && length == IN_EIGHTS) {
-                next.padded = 1;
-                skip(&next, LENGTH_BYTES);
-                r = length_at(&next, &length);
-        }
-        if (r < 0)
-                return r;
-        skip(&next, LENGTH_BYTES);
-        if (length > next.left)
-                return error_set(-EBADMSG, "an item of %u bytes, and %zu are left", length, next.left);
-        *data = next.at;
-        *bytes = length;
-        skip(&next, length);
-        if (next.padded && next.left) { /* the last one is not */
-                const size_t pad = padding(length);
-
-                if (pad >= next.left)
-                        return error_set(-EBADMSG, "%zu bytes behind the last item", next.left);
-                skip(&next, pad);
-        }
-        next.begun = 1;
-        *it = next;
-        return 1;
 }
