@@ -94,14 +94,14 @@ int psyne_batcher_deinit(struct psyne_batcher *b) {
         return r;
 }
 
-/* A message for all that may come; if there is no room for that, for one, and it grows. */
+/* A message for one, which is what is waited for, or counted as dropped; and if there is room, for all that may come. */
 static int begin(struct psyne_batcher *b, int64_t timeout_ns) {
-        int r = b->max_items > 1 ? psyne_vec_claim(b->p, (enum psyne_dtype)b->dtype, b->max_items, PSYNE_NOWAIT, &b->vec) : -EAGAIN;
+        int r = psyne_vec_claim(b->p, (enum psyne_dtype)b->dtype, 1, timeout_ns, &b->vec);
 
-        if (r == -EAGAIN)
-                r = psyne_vec_claim(b->p, (enum psyne_dtype)b->dtype, 1, timeout_ns, &b->vec);
         if (r < 0)
                 return r;
+        if (b->max_items > b->vec.cap)
+                (void)psyne_vec_resize(b->p, &b->vec, b->max_items); /* else it grows with what comes */
         b->look_at = 1;
         b->oldest_ns = b->max_delay_ns ? clock_ns() : 0;
         return 0;

@@ -1,7 +1,7 @@
 /*
  * Small messages in one (psyne/batch.h): into an open claim, which ends as a record when it is full, old, or flushed.
  *
- * A claim for a whole message is made if there is room for one; else for the item at hand, and it grows with those that follow.
+ * A claim is for the item at hand, and grows to a whole message at once if there is room for one; else with the items that follow.
  * So a ring that is almost full takes what it can, and what it cannot the caller still has.
  */
 #include "psyne/batch.h"
@@ -102,11 +102,13 @@ static bool grow(struct psyne_coalescer *k, size_t more) {
                 (k->used + more <= k->msg.cap || psyne_resize(k->p, &k->msg, k->used + more) == 0);
 }
 
-/* Begins a message with room for @need bytes at least. */
+/* Begins a message with room for @need bytes at least. That is what is waited for, or counted as dropped, and not a whole message. */
 static int begin(struct psyne_coalescer *k, size_t need, int64_t timeout_ns) {
-        int r = need < k->max_bytes ? psyne_claim(k->p, k->max_bytes, PSYNE_NOWAIT, &k->msg) : -EAGAIN;
+        int r = psyne_claim(k->p, need, timeout_ns, &k->msg);
 
-        return r == -EAGAIN ? psyne_claim(k->p, need, timeout_ns, &k->msg) : r;
+        if (r == 0 && need < k->max_bytes)
+                (void)psyne_resize(k->p, &k->msg, k->max_bytes); /* else it grows with what comes */
+        return r;
 }
 
 int psyne_coalescer_add(struct psyne_coalescer *k, const void *data, size_t bytes, int64_t timeout_ns) {

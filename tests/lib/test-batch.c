@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include <psyne/batch.h>
+#include <psyne/info.h>
 
 #define MSEC 1000000ll
 
@@ -222,4 +223,28 @@ Test(batch, an_array_in_batches) {
         next_got = 0;
         cr_expect_gt(psyne_send_batched(p, PSYNE_U32, all, 3000, SIZE_MAX / 8, PSYNE_NOWAIT), 0, "in as large ones as fit");
         cr_expect_gt(take(NULL), 1000u);
+}
+
+/* With full=drop what counts as dropped is what was refused, and not the larger message there was no room for. */
+Test(batch, drops_only_what_it_refuses) {
+        const struct psyne_producer_opts opts = {.struct_size = sizeof(opts), .full = PSYNE_FULL_DROP};
+        struct psyne_metrics before = {.struct_size = sizeof(before)}, after = {.struct_size = sizeof(after)};
+        unsigned refused = 0;
+
+        close_channel();
+        cr_assert_eq(psyne_open("memory://?size=16K", NULL, &ch), 0);
+        cr_assert_eq(psyne_producer_open(ch, &opts, &p), 0);
+        cr_assert_eq(psyne_consumer_open(ch, NULL, &c), 0);
+        cr_assert_eq(psyne_batcher_init(&b, p, PSYNE_U32, NULL), 0);
+        cr_assert_eq(psyne_metrics(ch, &before), 0);
+        for (unsigned i = 0; i < 10000; i++)
+                refused += add() < 0;
+        cr_assert_eq(psyne_metrics(ch, &after), 0);
+        cr_expect_gt(refused, 1000u);
+        cr_expect_eq(after.dropped - before.dropped, refused);
+        cr_assert_geq(psyne_batcher_flush(&b), 0);
+        while (take(NULL))
+                ;
+        cr_expect_eq(next_got, next_sent);
+        (void)psyne_batcher_deinit(&b);
 }
