@@ -277,7 +277,7 @@ Test(coalesce, believes_no_length) {
         for (unsigned seed = 1; seed <= 20000; seed++) {
                 srand(seed);
                 for (size_t i = 0; i < sizeof(bad); i++)
-                        bad[i] = rand() % 3 ? (unsigned char)(rand() % 6) : (unsigned char)rand();
+                        bad[i] = (unsigned char)(rand() % 3 ? rand() % 6 : rand());
                 (void)last_of(bad, (size_t)rand() % (sizeof(bad) + 1));
         }
 }
