@@ -160,7 +160,8 @@ uint64_t psyne_schema(const char *text);
 #endif
 
 /*
- * PSYNE_DEFINE_MSG(name, type, id): messages of psyne_msg.type @id that are one @type. C only.
+ * PSYNE_DEFINE_MSG(name, type, id): messages of psyne_msg.type @id that are one @type. C only. (Its names end in _, for it is
+ * expanded among those of its user, who may mind shadows.)
  *   name_schema()  a hash of the type's name, size and alignment, and the id
  *   name_opts()    for psyne_open() of a channel that carries nothing else: what differs is refused there (-EMEDIUMTYPE)
  *   name_claim()   *@ret is the message, to be written where it lies; then psyne_commit(p, m)
@@ -171,32 +172,32 @@ uint64_t psyne_schema(const char *text);
         _Static_assert((id) != 0 && (uint64_t)(id) <= UINT32_MAX, "0 is for channels that carry many types"); \
         _Static_assert(_Alignof(type_of_it) <= 16, "payloads are aligned to 16 bytes"); \
         static inline uint64_t name##_schema(void) { \
-                const uint64_t shape[3] = {sizeof(type_of_it), _Alignof(type_of_it), (id)}; \
-                uint64_t h = psyne_schema(#type_of_it); \
+                const uint64_t shape_[3] = {sizeof(type_of_it), _Alignof(type_of_it), (id)}; \
+                uint64_t h_ = psyne_schema(#type_of_it); \
 \
-                for (unsigned i = 0; i < 3; i++) \
-                        h = (h ^ shape[i]) * 0x100000001b3ull; \
-                return h ? h : 1; \
+                for (unsigned i_ = 0; i_ < 3; i_++) \
+                        h_ = (h_ ^ shape_[i_]) * 0x100000001b3ull; \
+                return h_ ? h_ : 1; \
         } \
         static inline struct psyne_opts name##_opts(void) { \
                 return (struct psyne_opts){.struct_size = sizeof(struct psyne_opts), .type_id = (id), .elem_bytes = sizeof(type_of_it), \
                         .type_hash = name##_schema()}; \
         } \
-        static inline int name##_claim(struct psyne_producer *p, int64_t timeout_ns, struct psyne_msg *m, type_of_it **ret) { \
-                int r = psyne_claim(p, sizeof(type_of_it), timeout_ns, m); \
+        static inline int name##_claim(struct psyne_producer *p_, int64_t timeout_ns_, struct psyne_msg *m_, type_of_it **ret_) { \
+                int r_ = psyne_claim(p_, sizeof(type_of_it), timeout_ns_, m_); \
 \
-                if (r < 0) \
-                        return r; \
-                m->type = (id); \
-                *ret = (type_of_it *)m->data; \
+                if (r_ < 0) \
+                        return r_; \
+                m_->type = (id); \
+                *ret_ = (type_of_it *)m_->data; \
                 return 0; \
         } \
-        static inline int name##_send(struct psyne_producer *p, const type_of_it *from, int64_t timeout_ns) { \
-                return psyne_send(p, (id), from, sizeof(*from), timeout_ns); \
+        static inline int name##_send(struct psyne_producer *p_, const type_of_it *from_, int64_t timeout_ns_) { \
+                return psyne_send(p_, (id), from_, sizeof(*from_), timeout_ns_); \
         } \
-        static inline type_of_it *name##_of(const struct psyne_msg *m) { \
-                return m->type == (id) && m->len == sizeof(type_of_it) && (uintptr_t)m->data % _Alignof(type_of_it) == 0 \
-                        ? (type_of_it *)m->data \
+        static inline type_of_it *name##_of(const struct psyne_msg *m_) { \
+                return m_->type == (id) && m_->len == sizeof(type_of_it) && (uintptr_t)m_->data % _Alignof(type_of_it) == 0 \
+                        ? (type_of_it *)m_->data \
                         : NULL; \
         }
 #endif

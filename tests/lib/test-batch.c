@@ -1,5 +1,4 @@
 /* Elements in batches (psyne/batch.h): how many make a message, when they go, and that none is lost. */
-#include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
 #include <time.h>
@@ -7,28 +6,11 @@
 #include <psyne/batch.h>
 #include <psyne/info.h>
 
+#include "ends.h"
+
 #define MSEC 1000000ll
 
-static struct psyne_channel *ch;
-static struct psyne_producer *p;
-static struct psyne_consumer *c;
 static struct psyne_batcher b;
-
-static void open_channel(const char *uri) {
-        cr_assert_eq(psyne_open(uri, NULL, &ch), 0, "%s", psyne_last_error());
-        cr_assert_eq(psyne_producer_open(ch, NULL, &p), 0);
-        cr_assert_eq(psyne_consumer_open(ch, NULL, &c), 0);
-}
-
-static void open_default(void) {
-        open_channel("memory://?size=1M");
-}
-
-static void close_channel(void) {
-        (void)psyne_consumer_close(c);
-        (void)psyne_producer_close(p);
-        ch = psyne_close(ch);
-}
 
 TestSuite(batch, .init = open_default, .fini = close_channel);
 
@@ -232,9 +214,7 @@ Test(batch, drops_only_what_it_refuses) {
         unsigned refused = 0;
 
         close_channel();
-        cr_assert_eq(psyne_open("memory://?size=16K", NULL, &ch), 0);
-        cr_assert_eq(psyne_producer_open(ch, &opts, &p), 0);
-        cr_assert_eq(psyne_consumer_open(ch, NULL, &c), 0);
+        open_as("memory://?size=16K", NULL, &opts);
         cr_assert_eq(psyne_batcher_init(&b, p, PSYNE_U32, NULL), 0);
         cr_assert_eq(psyne_metrics(ch, &before), 0);
         for (unsigned i = 0; i < 10000; i++)

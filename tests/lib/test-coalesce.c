@@ -1,5 +1,4 @@
 /* Small messages in one (psyne/batch.h): where messages end, what happens when there is no room or time passes, and nonsense. */
-#include <criterion/criterion.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,33 +6,20 @@
 
 #include <psyne/batch.h>
 
+#include "ends.h"
+
 #define MSEC 1000000ll
 
-static struct psyne_channel *ch;
-static struct psyne_producer *p;
-static struct psyne_consumer *c;
 static struct psyne_coalescer k;
 static unsigned char bytes[1 << 17];
 
-static void open_channel(const char *uri) {
-        cr_assert_eq(psyne_open(uri, NULL, &ch), 0, "%s", psyne_last_error());
-        cr_assert_eq(psyne_producer_open(ch, NULL, &p), 0);
-        cr_assert_eq(psyne_consumer_open(ch, NULL, &c), 0);
+static void begin(void) {
+        open_default();
         for (size_t i = 0; i < sizeof(bytes); i++)
                 bytes[i] = (unsigned char)(i * 31 + i / 256);
 }
 
-static void open_default(void) {
-        open_channel("memory://?size=1M");
-}
-
-static void close_channel(void) {
-        (void)psyne_consumer_close(c);
-        (void)psyne_producer_close(p);
-        ch = psyne_close(ch);
-}
-
-TestSuite(coalesce, .init = open_default, .fini = close_channel);
+TestSuite(coalesce, .init = begin, .fini = close_channel);
 
 static int64_t now(void) {
         struct timespec t;

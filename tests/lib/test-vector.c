@@ -1,9 +1,10 @@
 /* Arrays of numbers as messages (psyne/vector.h): elements and bytes, where element 0 lies, and heads that lie. */
-#include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
 
 #include <psyne/vector.h>
+
+#include "ends.h"
 
 struct sample {
         double price;
@@ -11,26 +12,6 @@ struct sample {
         uint8_t side;
 };
 PSYNE_DEFINE_MSG(sample, struct sample, 7)
-
-static struct psyne_channel *ch;
-static struct psyne_producer *p;
-static struct psyne_consumer *c;
-
-static void open_channel(const char *uri, const struct psyne_opts *opts) {
-        cr_assert_eq(psyne_open(uri, opts, &ch), 0, "%s", psyne_last_error());
-        cr_assert_eq(psyne_producer_open(ch, NULL, &p), 0);
-        cr_assert_eq(psyne_consumer_open(ch, NULL, &c), 0);
-}
-
-static void open_default(void) {
-        open_channel("memory://?size=1M", NULL);
-}
-
-static void close_channel(void) {
-        (void)psyne_consumer_close(c);
-        (void)psyne_producer_close(p);
-        ch = psyne_close(ch);
-}
 
 TestSuite(vector, .init = open_default, .fini = close_channel);
 
@@ -216,7 +197,7 @@ Test(vector, takes_records_that_are_aligned) {
         struct psyne_f32vec v;
 
         close_channel();
-        open_channel("memory://?size=1M&align=16", NULL);
+        open_channel("memory://?size=1M&align=16");
         for (unsigned i = 0, refused = 0; i < 8; i++) {
                 int r = psyne_f32vec_claim(p, 1, PSYNE_NOWAIT, &v);
 
@@ -231,7 +212,7 @@ Test(vector, takes_records_that_are_aligned) {
                         cr_expect_gt(refused, 0u);
         }
         close_channel();
-        open_channel("memory://?size=1M&align=256", NULL);
+        open_channel("memory://?size=1M&align=256");
         cr_expect_eq(psyne_f32vec_send(p, (const float[]){1, 2}, 2, PSYNE_NOWAIT), 0);
 }
 
@@ -317,7 +298,7 @@ Test(vector, one_struct_and_no_other) {
         struct psyne_msg m;
 
         close_channel();
-        open_channel("memory://one-struct?size=64K", &opts);
+        open_as("memory://one-struct?size=64K", &opts, NULL);
         cr_assert_eq(sample_claim(p, PSYNE_NOWAIT, &m, &in), 0);
         *in = one;
         cr_assert_eq(psyne_commit(p, &m), 0);
